@@ -1,0 +1,63 @@
+#include "potstill/base/machine.h"
+
+#include <sched.h>
+
+#include <fstream>
+#include <sstream>
+#include <string>
+#include <system_error>
+
+namespace potstill {
+namespace {
+
+// The number behind "key" in a /proc file that counts in kB, as bytes; 0 where there is none.
+uint64_t proc_kilobytes(const char* file, const std::string& key) {
+  std::ifstream stream(file);
+  std::string line;
+  while (std::getline(stream, line)) {
+    if (line.rfind(key, 0) == 0) return std::stoull(line.substr(key.size())) * 1024;
+  }
+  return 0;
+}
+
+std::string cpuinfo_value(const std::string& key) {
+  std::ifstream stream("/proc/cpuinfo");
+  std::string line;
+  while (std::getline(stream, line)) {
+    const size_t colon = line.find(':');
+    if (line.rfind(key, 0) == 0 && colon != std::string::npos && colon + 2 <= line.size())
+      return line.substr(colon + 2);
+  }
+  return {};
+}
+
+}  // namespace
+
+uint64_t peak_rss_bytes() { return proc_kilobytes("/proc/self/status", "VmHWM:"); }
+uint64_t available_memory_bytes() { return proc_kilobytes("/proc/meminfo", "MemAvailable:"); }
+
+uint64_t free_disk_bytes(const std::filesystem::path& path) {
+  std::filesystem::path existing = std::filesystem::absolute(path);
+  while (!std::filesystem::exists(existing) && existing.has_relative_path()) existing = existing.parent_path();
+  std::error_code error;
+  const auto space = std::filesystem::space(existing, error);
+  return error ? 0 : space.available;
+}
+
+int num_cpus() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  return ::sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : 1;
+}
+
+std::string cpu_name() {
+  const std::string name = cpuinfo_value("model name");
+  return name.empty() ? "unknown processor" : name;
+}
+
+bool cpu_has_native_bf16() {
+  const std::string flags = " " + cpuinfo_value("flags") + " ";
+  return flags.find(" avx512_bf16 ") != std::string::npos || flags.find(" amx_bf16 ") != std::string::npos;
+}
+
+}  // namespace potstill

@@ -1,0 +1,18 @@
+// What this process uses and what this machine has.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+
+namespace potstill {
+
+uint64_t peak_rss_bytes();  // of this process so far (VmHWM)
+uint64_t available_memory_bytes();
+uint64_t free_disk_bytes(
+    const std::filesystem::path& path);  // of the file system that holds path or its nearest parent
+int num_cpus();                          // that this process may run on
+std::string cpu_name();                  // "AMD EPYC …"
+bool cpu_has_native_bf16();              // AVX512_BF16 or AMX: bf16 products at full rate
+
+}  // namespace potstill

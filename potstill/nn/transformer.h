@@ -1,0 +1,43 @@
+// Transformer: a whole decoder in memory, on a device, in one dtype.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "potstill/lm/model_package.h"
+#include "potstill/nn/decoder_layer.h"
+
+namespace potstill {
+
+struct Transformer {
+  ModelConfig config;
+  at::Tensor embed_tokens;  // [V, D]
+  std::vector<DecoderLayer> layers;
+  at::Tensor norm;     // [D]
+  at::Tensor lm_head;  // [V, D]; the same storage as embed_tokens when tied
+
+  at::Device device() const { return embed_tokens.device(); }
+  at::ScalarType dtype() const { return embed_tokens.scalar_type(); }
+
+  // [ΣT, D] after the final norm.
+  at::Tensor hidden_states(const PackedBatch& batch) const;
+  // hidden [N, D] (after the final norm) -> fp32 logits [N, V].
+  at::Tensor logits(const at::Tensor& hidden) const;
+};
+
+// "auto" = bf16 where the machine multiplies it natively (or on a GPU), else fp32; "fp32"; "bf16". Error(kUsage)
+// otherwise.
+at::ScalarType compute_dtype(const std::string& name, at::Device device);
+// "auto" = the first GPU when there is one, else the CPU; "cpu"; "cuda"; "cuda:1".
+at::Device compute_device(const std::string& name);
+
+// A weight as a tensor of `dtype` on `device`: mapped memory is borrowed without a copy where dtype and device allow.
+at::Tensor load_weight(const WeightSource& weights, const std::string& name, at::ScalarType dtype, at::Device device);
+DecoderLayer load_decoder_layer(const ModelPackage& model, int64_t layer, at::ScalarType dtype, at::Device device);
+Transformer load_transformer(const ModelPackage& model, at::ScalarType dtype, at::Device device);
+
+}  // namespace potstill

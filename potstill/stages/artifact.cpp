@@ -43,6 +43,7 @@ std::map<std::string, std::string> content_hashes(const fs::path& folder, const 
   for (const auto& entry : fs::recursive_directory_iterator(folder)) {
     if (!entry.is_regular_file()) continue;
     const std::string name = entry.path().lexically_relative(folder).generic_string();
+    if (name.starts_with("work/")) continue;
     if (std::ranges::find(left_out, name) == left_out.end()) hashes[name] = fingerprint_file(entry.path());
   }
   return hashes;
@@ -134,21 +135,21 @@ void ArtifactWriter::commit() {
   // The results are part of what a later stage may depend on, so they are hashed with the files.
   std::vector<std::string> left_out = volatile_files_;
   left_out.emplace_back("artifact.json");
-  fs::remove_all(partial_ / "work");
   auto hashes = content_hashes(partial_, left_out);
   manifest_["outputs"] = hashes;
   hashes["results"] = sha256_hex(to_json_line(manifest_["results"]));
   manifest_["outputs_sha256"] = hash_of(hashes);
   manifest_["volatile_files"] = volatile_files_;
   write_file_atomically(partial_ / "artifact.json", manifest_.dump(2) + "\n");
-  // rename() does not replace a folder that holds files: the old one steps aside first. Killed in between, the next run
-  // finds neither key and makes the stage again from its finished partial folder's inputs.
+  // rename() does not replace a folder that holds files: the old one steps aside first. work/, which says whose work
+  // this is, goes last: killed anywhere before, the next run takes the partial folder up and comes here again.
   const fs::path old = final_.string() + ".old";
   fs::remove_all(old);
   if (fs::exists(final_)) fs::rename(final_, old);
   fs::rename(partial_, final_);
   sync_directory(final_.parent_path());
   fs::remove_all(old);
+  fs::remove_all(final_ / "work");
 }
 
 Artifact Artifact::open(const fs::path& path) {
@@ -162,6 +163,7 @@ Artifact run_stage(const fs::path& folder, const StageKey& key, IfExists if_exis
     if (ours) {
       const Artifact found = Artifact::open(folder);
       if (found.manifest.value("key", "") == stage_key_hash(key)) {
+        fs::remove_all(folder / "work");  // left when the run was killed right after its rename
         log_info("{}: already done, kept as it is ({})", key.stage, folder.string());
         return found;
       }

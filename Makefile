@@ -1,0 +1,43 @@
+# The two commands of a newcomer are `make quickstart` and `make test`; each does all of its own set-up. `make help` lists the rest.
+PRESET ?= release
+BUILD := build/$(PRESET)
+JOBS ?= $(shell nproc)
+
+.PHONY: help setup build test quickstart interop bench format tidy install clean
+.DEFAULT_GOAL := help
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
+
+setup:  ## install Debian packages, fetch LibTorch and the demonstration model into .deps/
+	@scripts/setup
+
+build: setup  ## build potstill, potstill-edge and the tests in build/release
+	@cmake --preset $(PRESET) $(if $(POTSTILL_LIBTORCH),-DPOTSTILL_LIBTORCH=$(POTSTILL_LIBTORCH)) >$(PRESET).configure.log 2>&1 || { cat $(PRESET).configure.log; exit 1; }
+	@rm -f $(PRESET).configure.log
+	@cmake --build --preset $(PRESET) -j $(JOBS)
+	@ln -sf $(BUILD)/compile_commands.json compile_commands.json
+
+test: build  ## build and run every test
+	@ctest --preset $(PRESET) -j $(JOBS)
+
+quickstart: build  ## distil SmolLM2-135M into a 4-bit student, stage by stage, and say how to chat with it
+	@$(BUILD)/potstill run recipes/quickstart.yaml
+
+interop: build  ## check our files with the field's own packages (own Python environment in .deps/interop)
+	@tests/interop/run.sh $(BUILD)
+
+bench: build  ## micro-benchmarks and the comparisons with the peers
+	@cmake --preset $(PRESET) -DPOTSTILL_BENCH=ON >/dev/null && cmake --build --preset $(PRESET) -j $(JOBS)
+
+format:  ## clang-format every source file
+	@git ls-files '*.h' '*.cpp' | xargs clang-format -i
+
+tidy: build  ## clang-tidy every source file
+	@git ls-files 'potstill/*.cpp' | xargs -P $(JOBS) -n 4 clang-tidy -p $(BUILD) --quiet
+
+install: build  ## install both binaries (DESTDIR and PREFIX as usual)
+	@cmake --install $(BUILD) $(if $(PREFIX),--prefix $(PREFIX))
+
+clean:  ## remove build/ (not .deps/)
+	@rm -rf build

@@ -1,1 +1,81 @@
-int main() { return 0; }
+// potstill: reads the command line, runs one subcommand, turns what it throws into a message and an exit status.
+#include <fmt/format.h>
+
+#include <cstdio>
+#include <new>
+
+#include "potstill/base/error.h"
+#include "potstill/base/interrupt.h"
+#include "potstill/base/log.h"
+#include "potstill/base/machine.h"
+#include "potstill/cli/command.h"
+#include "potstill/stages/threads.h"
+
+namespace potstill {
+
+#define COMMAND(add) void add(CLI::App& app, GlobalOptions& global);
+#include "commands.inc"
+#undef COMMAND
+
+namespace {
+
+void add_global_flags(CLI::App& app, GlobalOptions& global) {
+  app.set_version_flag("--version", "potstill " POTSTILL_VERSION);
+  app.add_flag("-q,--quiet", global.quiet, "no progress and no notes, only warnings and errors");
+  app.add_flag("-v,--verbose", global.verbose, "more notes");
+  app.add_flag("--json", global.json, "the result as JSON on stdout; everything else goes to stderr");
+  app.add_flag("--force", global.force, "replace an --out that holds something else");
+  app.add_option("--threads", global.threads, "threads (0 = every CPU)")->check(CLI::Range(0, 1024));
+  app.add_option("--seed", global.seed, "seed of every random choice: same seed, same bytes");
+  app.add_option("--dtype", global.dtype,
+                 "arithmetic: auto (bf16 where the processor multiplies it natively)|fp32|bf16");
+  app.add_option("--device", global.device, "auto (the first GPU, else the CPU)|cpu|cuda|cuda:N");
+}
+
+int run(int argc, char** argv) {
+  CLI::App app{"potstill: from a big teacher to a 4-bit file for a small machine, for one task"};
+  app.footer(
+      "`potstill run recipes/quickstart.yaml` shows every stage on a real model; `potstill <command> --help` tells "
+      "more.");
+  app.require_subcommand(1);
+  app.fallthrough();
+  GlobalOptions global;
+  add_global_flags(app, global);
+  // Settings that every command shares take effect before its callback, once all flags are read.
+  app.parse_complete_callback([&global] {
+    set_verbosity(global.quiet ? Verbosity::kQuiet : global.verbose ? Verbosity::kVerbose : Verbosity::kNormal);
+    set_num_threads(global.threads > 0 ? static_cast<int>(global.threads) : num_cpus());
+  });
+#define COMMAND(add) add(app, global);
+#include "commands.inc"
+#undef COMMAND
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    const int code = app.exit(error);  // prints help, version or the complaint
+    return code == 0 ? 0 : 2;
+  }
+  return 0;
+}
+
+}  // namespace
+}  // namespace potstill
+
+int main(int argc, char** argv) {
+  potstill::install_interrupt_handler();
+  try {
+    return potstill::run(argc, argv);
+  } catch (const potstill::Error& error) {
+    fmt::print(stderr, "error: {}\n", error.what());
+    return error.exit_code();
+  } catch (const std::bad_alloc&) {
+    fmt::print(
+        stderr,
+        "error: out of memory ({} in use at the peak)\n  hint: a smaller batch, --dtype bf16 or a smaller model\n",
+        potstill::format_bytes(potstill::peak_rss_bytes()));
+    return 7;
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "error: {}\n", error.what());
+    return 1;
+  }
+}

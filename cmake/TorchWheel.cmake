@@ -9,9 +9,17 @@ if(NOT EXISTS ${POTSTILL_TORCH_ROOT}/include/ATen/ATen.h OR NOT EXISTS ${POTSTIL
                       "(the folder with include/ and lib/), or build without it: -DPOTSTILL_TORCH=OFF")
 endif()
 
+# LibTorch's include folder holds a copy of fmt of its own, which would shadow the system's in whatever also includes
+# LibTorch: its headers are reached through a folder of links that leaves the third-party copies out.
+set(torch_include ${PROJECT_BINARY_DIR}/torch_include)
+file(MAKE_DIRECTORY ${torch_include})
+foreach(name ATen c10 torch caffe2)
+  if(EXISTS ${POTSTILL_TORCH_ROOT}/include/${name})
+    file(CREATE_LINK ${POTSTILL_TORCH_ROOT}/include/${name} ${torch_include}/${name} SYMBOLIC)
+  endif()
+endforeach()
 add_library(torch::torch INTERFACE IMPORTED)
-target_include_directories(torch::torch SYSTEM INTERFACE ${POTSTILL_TORCH_ROOT}/include
-                                                         ${POTSTILL_TORCH_ROOT}/include/torch/csrc/api/include)
+target_include_directories(torch::torch SYSTEM INTERFACE ${torch_include})
 set(torch_libraries ${POTSTILL_TORCH_ROOT}/lib/libtorch_cpu.so ${POTSTILL_TORCH_ROOT}/lib/libc10.so)
 if(EXISTS ${POTSTILL_TORCH_ROOT}/lib/libtorch_cuda.so)
   # Nothing calls into libtorch_cuda by name: it registers its kernels when it is loaded, so it must be kept.

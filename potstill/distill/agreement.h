@@ -1,0 +1,30 @@
+// How close a student is to its teacher on given pairs, at temperature 1: comparable between any two students.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <cstdint>
+#include <span>
+
+#include "potstill/distill/records.h"
+#include "potstill/distill/teacher_signal.h"
+#include "potstill/nn/transformer.h"
+
+namespace potstill {
+
+struct Agreement {
+  double kl = 0;          // mean KL(teacher || student) a token, nats, T = 1
+  double top1 = 0;        // share of the positions where both put the same token first
+  double ce = 0;          // mean negative log-likelihood of the answers' tokens
+  double teacher_ce = 0;  // the teacher's own
+  int64_t tokens = 0;
+};
+
+// `records` are indices into data.records.
+Agreement measure_agreement(const Transformer& student, const TeacherSignal& teacher, const DistillData& data,
+                            std::span<const int64_t> records, int64_t tokens_per_batch = 4096, int64_t loss_rows = 128);
+
+// First answer position of each record in TeacherSignal's numbering, and at the end their number: [records + 1].
+std::vector<int64_t> answer_position_offsets(const DistillData& data);
+
+}  // namespace potstill

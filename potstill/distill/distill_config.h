@@ -1,0 +1,107 @@
+// Settings of distillation training: the recipe's [distill] section, `potstill train`'s flags, a search trial's point.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "potstill/base/fields.h"
+
+namespace potstill {
+
+// How the answers are read from a data file, and which of the pairs are kept out of training.
+struct DistillDataConfig {
+  double held_out = 0.1;
+  int64_t max_sequence_length = 1024;
+
+  template <class Self, class Visitor>
+  static void fields(Self& self, Visitor& visit) {
+    visit("held_out", self.held_out, "share of the pairs kept out of training to measure on", in_range(0, 0.5));
+    visit("max_sequence_length", self.max_sequence_length, "longer pairs are left out, and counted", at_least(8));
+  }
+};
+
+struct DistillConfig {
+  // Loss: alpha · temperature² · KL(teacher || student) + (1 - alpha) · CE
+  double alpha = 1.0;
+  double temperature = 2.0;
+
+  // Adapter, in PEFT's words
+  int64_t rank = 16;
+  double lora_alpha = 32.0;
+  double lora_dropout = 0.0;
+  bool use_rslora = false;
+  std::vector<std::string> target_modules = {"all-linear"};
+
+  // Optimizer
+  std::string optimizer = "muon";
+  double lr = 0.0;
+  std::string muon_scale = "original";
+  double momentum = 0.95;
+  double weight_decay = 0.0;
+  double beta1 = 0.9, beta2 = 0.999;
+  double max_grad_norm = 1.0;
+  double warmup_ratio = 0.1;
+  double min_lr_ratio = 0.0;
+
+  // Data order and sizes
+  double epochs = 1.0;
+  int64_t batch_size = 8;
+  int64_t tokens_per_batch = 2048;
+  int64_t loss_rows = 128;
+  int64_t eval_every = 0;
+  int64_t checkpoint_every = 25;
+
+  template <class Self, class Visitor>
+  static void fields(Self& self, Visitor& visit) {
+    visit("alpha", self.alpha, "weight of the teacher's distribution; 1 - alpha is the labels'", in_range(0, 1));
+    visit("temperature", self.temperature, "softens both distributions in the KL term", in_range(0.05, 100));
+    visit("rank", self.rank, "rank of the LoRA factors", in_range(1, 4096));
+    visit("lora_alpha", self.lora_alpha, "the factors' product is scaled by lora_alpha / rank", in_range(1e-6, 1e6));
+    visit("lora_dropout", self.lora_dropout, "dropout on the input of the A factors", in_range(0, 0.95));
+    visit("use_rslora", self.use_rslora, "scale by lora_alpha / sqrt(rank) instead", any());
+    visit("target_modules", self.target_modules, "linears that get factors: names such as q_proj, or all-linear",
+          any());
+    visit("optimizer", self.optimizer, "optimizer of the factors", one_of({"muon", "adamw"}));
+    visit("lr", self.lr, "peak learning rate; 0 = the optimizer's default (see default_lr)", in_range(0, 100));
+    visit("muon_scale", self.muon_scale, "how Muon scales a step by the factor's shape",
+          one_of({"original", "match-rms-adamw", "spectral-unclamped"}));
+    visit("momentum", self.momentum, "Muon's (Nesterov) momentum", in_range(0, 0.9999));
+    visit("weight_decay", self.weight_decay, "decoupled decay of the factors", in_range(0, 10));
+    visit("beta1", self.beta1, "AdamW's first moment", in_range(0, 0.99999));
+    visit("beta2", self.beta2, "AdamW's second moment", in_range(0, 0.999999));
+    visit("max_grad_norm", self.max_grad_norm, "gradients are clipped to this norm; 0 = never", at_least(0));
+    visit("warmup_ratio", self.warmup_ratio, "share of the steps over which the rate rises", in_range(0, 1));
+    visit("min_lr_ratio", self.min_lr_ratio, "the cosine ends at this share of the peak", in_range(0, 1));
+    visit("epochs", self.epochs, "passes over the training pairs", in_range(0.01, 1000));
+    visit("batch_size", self.batch_size, "pairs of an optimizer step", at_least(1));
+    visit(
+        "tokens_per_batch", self.tokens_per_batch,
+        "a step is cut into packed batches of at most about this many tokens: bounds memory, never changes the result",
+        at_least(1));
+    visit("loss_rows", self.loss_rows, "answer positions whose logits are alive at a time", in_range(1, 65536));
+    visit("eval_every", self.eval_every, "steps between measurements on the held-out pairs; 0 = only at the end",
+          at_least(0));
+    visit("checkpoint_every", self.checkpoint_every, "steps between checkpoints; 0 = none", at_least(0));
+  }
+
+  // The peak rate: `lr`, or the default of the optimizer and its scale rule when that is 0.
+  double peak_lr() const;
+};
+
+// How the teacher's knowledge is kept: `potstill teach`.
+struct TeachConfig {
+  std::string cache_dtype = "fp16";
+  bool copy_head = false;
+  int64_t tokens_per_batch = 4096;
+
+  template <class Self, class Visitor>
+  static void fields(Self& self, Visitor& visit) {
+    visit("cache_dtype", self.cache_dtype, "how the teacher's hidden states are stored",
+          one_of({"fp16", "bf16", "fp32"}));
+    visit("copy_head", self.copy_head, "copy the teacher's LM head into the cache, which then needs no teacher", any());
+    visit("tokens_per_batch", self.tokens_per_batch, "tokens that go through a layer together", at_least(1));
+  }
+};
+
+}  // namespace potstill

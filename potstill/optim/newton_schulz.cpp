@@ -1,0 +1,54 @@
+#include "potstill/optim/newton_schulz.h"
+
+#include "potstill/base/check.h"
+
+namespace potstill {
+namespace {
+
+// [n, short, long]: both forms work with the Gram matrix of the short side.
+at::Tensor wide(const at::Tensor& g) { return g.size(1) > g.size(2) ? g.transpose(1, 2) : g; }
+
+// Divides each matrix by its Frobenius norm. The norm is taken in fp64: squares of fp32 gradients under 1e-19 vanish.
+at::Tensor normalised(const at::Tensor& x, double eps) {
+  const auto norm = x.to(at::kDouble).square().sum({1, 2}, /*keepdim=*/true).sqrt().clamp_min(eps);
+  return (x / norm).to(at::kFloat);
+}
+
+}  // namespace
+
+at::Tensor newton_schulz_direct(const at::Tensor& g, const NewtonSchulzOptions& options) {
+  POTSTILL_CHECK(g.dim() == 3 && g.scalar_type() == at::kFloat);
+  at::Tensor x = normalised(wide(g), options.eps);
+  for (int64_t step = 0; step < options.steps; ++step) {
+    const auto gram = at::bmm(x, x.transpose(1, 2));
+    const auto update = at::baddbmm(gram, gram, gram, /*beta=*/options.b, /*alpha=*/options.c);
+    x = at::baddbmm(x, update, x, /*beta=*/options.a, /*alpha=*/1.0);
+  }
+  return g.size(1) > g.size(2) ? x.transpose(1, 2) : x;
+}
+
+at::Tensor newton_schulz_gram(const at::Tensor& g, const NewtonSchulzOptions& options) {
+  POTSTILL_CHECK(g.dim() == 3 && g.scalar_type() == at::kFloat);
+  const at::Tensor x = normalised(wide(g), options.eps);
+  const auto x64 = x.to(at::kDouble);
+  at::Tensor gram = at::bmm(x64, x64.transpose(1, 2));
+  const auto identity = at::eye(gram.size(1), gram.options()).unsqueeze(0);
+  at::Tensor product;  // P_t
+  for (int64_t step = 0; step < options.steps; ++step) {
+    const auto m = options.a * identity + options.b * gram + options.c * at::bmm(gram, gram);
+    product = step == 0 ? m : at::bmm(m, product);
+    if (step + 1 == options.steps) break;
+    gram = at::bmm(at::bmm(m, gram), m);
+    gram = 0.5 * (gram + gram.transpose(1, 2));  // rounding must not build up a skew part
+  }
+  const auto result = options.steps == 0 ? x : at::bmm(product.to(at::kFloat), x);
+  return g.size(1) > g.size(2) ? result.transpose(1, 2) : result;
+}
+
+at::Tensor newton_schulz(const at::Tensor& g, const NewtonSchulzOptions& options) {
+  const int64_t short_side = std::min(g.size(1), g.size(2));
+  const int64_t long_side = std::max(g.size(1), g.size(2));
+  return long_side >= 2 * short_side ? newton_schulz_gram(g, options) : newton_schulz_direct(g, options);
+}
+
+}  // namespace potstill

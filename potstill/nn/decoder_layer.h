@@ -14,11 +14,13 @@ namespace potstill {
 
 // LoRA factors of one linear, fp32, in PEFT's shapes.      y += scale · B (A dropout(x))      arXiv:2106.09685
 struct LoraPair {
-  at::Tensor a;                  // [r, I]
-  at::Tensor b;                  // [O, r]
-  double scale = 1.0;            // lora_alpha / r, or lora_alpha / sqrt(r) with rsLoRA
-  double dropout = 0.0;          // on the input of A, only while at::GradMode is on
-  at::Tensor dropout_mask_seed;  // undefined = no dropout; else a CPU int64 scalar that a step sets, so resume is exact
+  at::Tensor a;          // [r, I]
+  at::Tensor b;          // [O, r]
+  double scale = 1.0;    // lora_alpha / r, or lora_alpha / sqrt(r) with rsLoRA
+  double dropout = 0.0;  // on the input of A, only while at::GradMode is on
+  // Decides the mask, with the element's index alone. A training step sets it before each forward, another for each
+  // pair (derive_seed(step's seed, path)), so that a resumed run draws what the undisturbed one drew.
+  uint64_t dropout_seed = 0;
 };
 
 struct Linear {

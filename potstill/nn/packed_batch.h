@@ -20,5 +20,6 @@ struct PackedBatch {
 };
 
 PackedBatch pack_sequences(std::span<const std::vector<int32_t>> sequences, at::Device device = at::kCPU);
+int64_t longest_sequence(const PackedBatch& batch);
 
 }  // namespace potstill

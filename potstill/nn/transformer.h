@@ -4,7 +4,7 @@
 #include <ATen/ATen.h>
 
 #include <cstdint>
-#include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -36,7 +36,14 @@ at::ScalarType compute_dtype(const std::string& name, at::Device device);
 at::Device compute_device(const std::string& name);
 
 // A weight as a tensor of `dtype` on `device`: mapped memory is borrowed without a copy where dtype and device allow.
+// It is read-only then, and valid while the source lives: the first form leaves that to the caller, in the second the
+// tensor holds the source.
 at::Tensor load_weight(const WeightSource& weights, const std::string& name, at::ScalarType dtype, at::Device device);
+at::Tensor load_weight(const std::shared_ptr<const WeightSource>& weights, const std::string& name,
+                       at::ScalarType dtype, at::Device device);
+// [V, D]; of a tied model the embedding table, `embed_tokens` itself when given.
+at::Tensor load_lm_head(const ModelPackage& model, at::ScalarType dtype, at::Device device,
+                        const at::Tensor* embed_tokens = nullptr);
 DecoderLayer load_decoder_layer(const ModelPackage& model, int64_t layer, at::ScalarType dtype, at::Device device);
 Transformer load_transformer(const ModelPackage& model, at::ScalarType dtype, at::Device device);
 

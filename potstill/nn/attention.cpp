@@ -1,0 +1,125 @@
+#include "potstill/nn/attention.h"
+
+#include <torch/csrc/autograd/custom_function.h>
+
+#include <cmath>
+
+namespace potstill {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+struct HeadShape {
+  int64_t num_heads, num_kv_heads, head_dim, sliding_window;
+
+  int64_t group() const { return num_heads / num_kv_heads; }
+  double scale() const { return 1.0 / std::sqrt(static_cast<double>(head_dim)); }
+};
+
+// Rows of one sequence as [Hk, G, T, Dh]: kv heads lie in the batch dimension, so that a group's k and v are one tensor
+// with stride 0 over its heads.
+at::Tensor query_heads(const at::Tensor& rows, const HeadShape& shape) {
+  return rows.unflatten(1, {shape.num_kv_heads, shape.group(), shape.head_dim}).permute({1, 2, 0, 3});
+}
+
+at::Tensor key_heads(const at::Tensor& rows, const HeadShape& shape) {
+  return rows.unflatten(1, {shape.num_kv_heads, 1, shape.head_dim})
+      .permute({1, 2, 0, 3})
+      .expand({-1, shape.group(), -1, -1});
+}
+
+// Mistral's window: a token sees itself and the window - 1 tokens before it. Nothing while the sequence fits.
+std::optional<at::Tensor> window_mask(int64_t num_tokens, const HeadShape& shape, const at::Tensor& like) {
+  if (shape.sliding_window <= 0 || num_tokens <= shape.sliding_window) return std::nullopt;
+  const auto options = like.options();
+  const auto position = at::arange(num_tokens, options.dtype(at::kLong));
+  const auto distance = position.unsqueeze(1) - position.unsqueeze(0);
+  const auto hidden = distance.lt(0).logical_or_(distance.ge(shape.sliding_window));
+  return at::zeros({num_tokens, num_tokens}, options).masked_fill_(hidden, -INFINITY);
+}
+
+struct CpuAttention : torch::autograd::Function<CpuAttention> {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                            const std::vector<int64_t>& offsets, const HeadShape& shape) {
+    at::Tensor out = at::empty_like(q);
+    at::Tensor log_sum_exp = at::empty({q.size(0), shape.num_heads}, q.options().dtype(at::kFloat));
+    for (size_t b = 0; b + 1 < offsets.size(); ++b) {
+      const int64_t begin = offsets[b], end = offsets[b + 1];
+      if (begin == end) continue;
+      const auto mask = window_mask(end - begin, shape, q);
+      const auto [sequence_out, sequence_lse] = at::_scaled_dot_product_flash_attention_for_cpu(
+          query_heads(q.slice(0, begin, end), shape), key_heads(k.slice(0, begin, end), shape),
+          key_heads(v.slice(0, begin, end), shape), 0.0, !mask, mask, shape.scale());
+      query_heads(out.slice(0, begin, end), shape).copy_(sequence_out);
+      log_sum_exp.slice(0, begin, end)
+          .unflatten(1, {shape.num_kv_heads, shape.group()})
+          .permute({1, 2, 0})
+          .copy_(sequence_lse);
+    }
+    context->save_for_backward({q, k, v, out, log_sum_exp});
+    context->saved_data["offsets"] = offsets;
+    context->saved_data["shape"] =
+        std::vector<int64_t>{shape.num_heads, shape.num_kv_heads, shape.head_dim, shape.sliding_window};
+    return out;
+  }
+
+  static variable_list backward(AutogradContext* context, const variable_list& grads) {
+    const auto saved = context->get_saved_variables();
+    const auto &q = saved[0], &k = saved[1], &v = saved[2], &out = saved[3], &log_sum_exp = saved[4];
+    const auto offsets = context->saved_data["offsets"].toIntVector();
+    const auto s = context->saved_data["shape"].toIntVector();
+    const HeadShape shape{s[0], s[1], s[2], s[3]};
+    const auto grad_out = grads[0].contiguous();
+    at::Tensor grad_q = at::empty_like(q), grad_k = at::empty_like(k), grad_v = at::empty_like(v);
+    for (size_t b = 0; b + 1 < offsets.size(); ++b) {
+      const int64_t begin = offsets[b], end = offsets[b + 1];
+      if (begin == end) continue;
+      const auto rows = [&](const at::Tensor& x) { return x.slice(0, begin, end); };
+      const auto mask = window_mask(end - begin, shape, q);
+      // The kernel wants the layouts of its own forward: [N, T, heads, Dh] seen as [N, heads, T, Dh].
+      const auto dense = [](const at::Tensor& x) { return x.transpose(1, 2).contiguous().transpose(1, 2); };
+      const auto sequence_lse =
+          rows(log_sum_exp).unflatten(1, {shape.num_kv_heads, shape.group()}).permute({1, 2, 0}).contiguous();
+      const auto [dq, dk, dv] = at::_scaled_dot_product_flash_attention_for_cpu_backward(
+          dense(query_heads(rows(grad_out), shape)), dense(query_heads(rows(q), shape)),
+          dense(key_heads(rows(k), shape)), dense(key_heads(rows(v), shape)), dense(query_heads(rows(out), shape)),
+          sequence_lse, 0.0, !mask, mask, shape.scale());
+      query_heads(rows(grad_q), shape).copy_(dq);
+      // A group's gradients meet in the one k and v that its heads share.
+      rows(grad_k).unflatten(1, {shape.num_kv_heads, shape.head_dim}).copy_(dk.sum(1).permute({1, 0, 2}));
+      rows(grad_v).unflatten(1, {shape.num_kv_heads, shape.head_dim}).copy_(dv.sum(1).permute({1, 0, 2}));
+    }
+    return {grad_q, grad_k, grad_v, {}, {}};
+  }
+};
+
+// Any device: the dispatcher's own kernels and gradients.
+at::Tensor device_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const PackedBatch& batch,
+                            const HeadShape& shape) {
+  std::vector<at::Tensor> outputs;
+  for (int64_t b = 0; b < batch.num_sequences(); ++b) {
+    const auto heads = [&](const at::Tensor& x) {  // [1, heads, T, Dh]
+      return x.slice(0, batch.offsets[b], batch.offsets[b + 1])
+          .unflatten(1, {-1, shape.head_dim})
+          .transpose(0, 1)
+          .unsqueeze(0);
+    };
+    const auto mask = window_mask(batch.offsets[b + 1] - batch.offsets[b], shape, q);
+    const auto out = at::scaled_dot_product_attention(heads(q), heads(k), heads(v), mask, 0.0, /*is_causal=*/!mask,
+                                                      shape.scale(), /*enable_gqa=*/shape.group() > 1);
+    outputs.push_back(out.squeeze(0).transpose(0, 1).flatten(1));
+  }
+  return at::cat(outputs);
+}
+
+}  // namespace
+
+at::Tensor causal_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const PackedBatch& batch,
+                            const ModelConfig& config) {
+  const HeadShape shape{config.num_attention_heads, config.num_key_value_heads, config.head_dim, config.sliding_window};
+  if (!q.device().is_cpu()) return device_attention(q, k, v, batch, shape);
+  return CpuAttention::apply(q.contiguous(), k.contiguous(), v.contiguous(), batch.offsets, shape);
+}
+
+}  // namespace potstill

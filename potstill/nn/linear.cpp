@@ -1,0 +1,91 @@
+// Linear::forward: the frozen weight alone, or with a LoRA pair whose gradient is written by hand.
+#include <torch/csrc/autograd/custom_function.h>
+
+#include "potstill/base/rng.h"
+#include "potstill/nn/decoder_layer.h"
+
+namespace potstill {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+// SplitMix64's output function: 64 well mixed bits of a counter.
+uint64_t mix(uint64_t z) {
+  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ULL;
+  z = (z ^ (z >> 27)) * 0x94d049bb133111ebULL;
+  return z ^ (z >> 31);
+}
+
+// 0 or 1 / (1 - p), a function of the seed and the element's index alone: the gradient draws it again instead of
+// keeping it, and a resumed run draws what the undisturbed one drew.
+at::Tensor dropout_mask(const at::Tensor& x, double p, uint64_t seed) {
+  const int64_t count = x.numel();
+  at::Tensor mask = at::empty({count}, at::kFloat);
+  float* value = mask.mutable_data_ptr<float>();
+  const auto threshold = static_cast<uint64_t>(p * 65536.0);  // four 16-bit draws out of each hash
+  const auto keep = static_cast<float>(1.0 / (1.0 - p));
+  for (int64_t i = 0; i < count; i += 4) {
+    uint64_t bits = mix(seed + static_cast<uint64_t>(i) * 0x9e3779b97f4a7c15ULL);
+    for (int64_t j = i; j < std::min(i + 4, count); ++j, bits >>= 16)
+      value[j] = (bits & 0xffff) < threshold ? 0.f : keep;
+  }
+  return mask.view(x.sizes()).to(x.device(), x.scalar_type());
+}
+
+// y = x Wᵀ + bias + scale · (drop(x) Aᵀ) Bᵀ. Kept for the gradient: x (shared by the linears that read it) and the
+// [T, r] product; W and its bias are frozen.
+struct LoraLinear : torch::autograd::Function<LoraLinear> {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight,
+                            const std::optional<at::Tensor>& bias, const at::Tensor& a, const at::Tensor& b,
+                            double scale, double dropout, int64_t seed) {
+    const auto type = x.scalar_type();
+    const auto dropped = dropout > 0 ? x * dropout_mask(x, dropout, static_cast<uint64_t>(seed)) : x;
+    const auto low = at::mm(dropped, a.to(type).t());  // [T, r]
+    at::Tensor y = at::linear(x, weight, bias);
+    y.addmm_(low, b.to(type).t(), 1.0, scale);
+    context->save_for_backward({x, weight, a, b, low});
+    context->saved_data["scale"] = scale;
+    context->saved_data["dropout"] = dropout;
+    context->saved_data["seed"] = seed;
+    return y;
+  }
+
+  static variable_list backward(AutogradContext* context, const variable_list& grads) {
+    const auto saved = context->get_saved_variables();
+    const auto &x = saved[0], &weight = saved[1], &a = saved[2], &b = saved[3], &low = saved[4];
+    const double scale = context->saved_data["scale"].toDouble();
+    const double dropout = context->saved_data["dropout"].toDouble();
+    const auto type = x.scalar_type();
+    const auto& grad = grads[0];
+    const auto mask = dropout > 0 ? dropout_mask(x, dropout, static_cast<uint64_t>(context->saved_data["seed"].toInt()))
+                                  : at::Tensor();
+
+    const auto grad_low = at::mm(grad, b.to(type)).mul_(scale);  // [T, r]
+    const auto grad_a = at::mm(grad_low.t(), mask.defined() ? x * mask : x).to(a.scalar_type());
+    const auto grad_b = at::mm(grad.t(), low).mul_(scale).to(b.scalar_type());
+    at::Tensor grad_x;
+    if (context->needs_input_grad(0)) {
+      grad_x = at::mm(grad, weight);
+      if (mask.defined()) {
+        grad_x.addcmul_(at::mm(grad_low, a.to(type)), mask);
+      } else {
+        grad_x.addmm_(grad_low, a.to(type));
+      }
+    }
+    return {grad_x, {}, {}, grad_a, grad_b, {}, {}, {}};
+  }
+};
+
+}  // namespace
+
+at::Tensor Linear::forward(const at::Tensor& x) const {
+  const auto optional_bias = bias.defined() ? std::optional<at::Tensor>(bias) : std::nullopt;
+  // With a frozen weight autograd keeps the weight alone for dx, and nothing of x.
+  if (!lora) return at::linear(x, weight, optional_bias);
+  const double dropout = at::GradMode::is_enabled() ? lora->dropout : 0.0;
+  return LoraLinear::apply(x, weight, optional_bias, lora->a, lora->b, lora->scale, dropout,
+                           static_cast<int64_t>(lora->dropout_seed));
+}
+
+}  // namespace potstill

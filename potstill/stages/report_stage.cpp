@@ -1,0 +1,151 @@
+#include "potstill/stages/report_stage.h"
+
+#include <fmt/format.h>
+
+#include <array>
+#include <optional>
+#include <string_view>
+#include <vector>
+
+#include "potstill/base/atomic_file.h"
+#include "potstill/base/check.h"
+#include "potstill/base/error.h"
+#include "potstill/base/jsonl.h"
+#include "potstill/base/log.h"
+#include "potstill/base/machine.h"
+
+// report_assets.S
+extern "C" const char potstill_report_template[], potstill_report_template_end[], potstill_plotly[],
+    potstill_plotly_end[];
+
+namespace potstill {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::ordered_json;
+
+// In the order of the pipeline; also the order of the report's table of stages.
+constexpr std::array<std::string_view, 11> kStages = {"prune",         "synth",  "teach",    "search",
+                                                      "train",         "merge",  "quantize", "baseline-rtn",
+                                                      "baseline-gptq", "export", "evaluate"};
+
+constexpr size_t kMaxRejected = 400;  // of the refused pairs, so that the report stays a few MB
+
+ordered_json records_of(const fs::path& path, size_t limit = SIZE_MAX) {
+  ordered_json rows = ordered_json::array();
+  if (!fs::exists(path)) return rows;
+  for (const auto& record : read_jsonl(path)) {
+    if (rows.size() == limit) break;
+    rows.push_back(ordered_json(record.value));
+  }
+  return rows;
+}
+
+ordered_json count_by(const fs::path& path, const std::string& field) {
+  ordered_json counts = ordered_json::object();
+  if (!fs::exists(path)) return counts;
+  for (const auto& record : read_jsonl(path)) {
+    const std::string key = record.value.value(field, "unknown");
+    counts[key] = counts.value(key, 0) + 1;
+  }
+  return counts;
+}
+
+ordered_json files_of(const fs::path& run_dir) {
+  ordered_json files = ordered_json::array();
+  for (const auto stage : {"synth", "train", "merge", "quantize", "export"}) {
+    if (!fs::is_directory(run_dir / stage)) continue;
+    std::vector<fs::path> paths;
+    for (const auto& entry : fs::directory_iterator(run_dir / stage)) {
+      if (entry.is_regular_file() && entry.file_size() > 0) paths.push_back(entry.path());
+    }
+    std::sort(paths.begin(), paths.end());
+    for (const auto& path : paths) files.push_back({{"path", path.string()}, {"bytes", fs::file_size(path)}});
+  }
+  return files;
+}
+
+// The few numbers at the top of the page.
+ordered_json headline(const ordered_json& data) {
+  ordered_json facts = ordered_json::object();
+  if (!data["pairs"].empty()) facts["pairs kept"] = fmt::format("{}", data["pairs"].size());
+  const auto& models = data["evaluation"].contains("models") ? data["evaluation"]["models"] : ordered_json::array();
+  if (models.size() >= 2) {
+    const auto &first = models.front(), &last = models.back();
+    if (first.contains("size_bytes") && last.contains("size_bytes")) {
+      facts["size, first to last"] = fmt::format("{} → {}", format_bytes(first["size_bytes"].get<uint64_t>()),
+                                                 format_bytes(last["size_bytes"].get<uint64_t>()));
+    }
+    const auto change = [&](const char* key, const char* name) {
+      if (first.contains(key) && last.contains(key) && first[key].is_number() && last[key].is_number()) {
+        facts[name] = fmt::format("{:.3g} → {:.3g}", first[key].get<double>(), last[key].get<double>());
+      }
+    };
+    change("kl", "KL to the teacher");
+    change("top1_agreement", "top-1 agreement");
+  }
+  double seconds = 0;
+  for (const auto& [name, stage] : data["stages"].items()) seconds += stage["measured"].value("seconds", 0.0);
+  facts["whole run"] = format_duration(seconds);
+  return facts;
+}
+
+// JSON inside <script>: "</script>" in a pair's text must not end it.
+std::string script_safe(std::string json) {
+  for (size_t at = 0; (at = json.find("</", at)) != std::string::npos; at += 3) json.replace(at, 2, "<\\/");
+  return json;
+}
+
+void write_report(const fs::path& path, const std::string& data) {
+  const std::string_view page(potstill_report_template,
+                              static_cast<size_t>(potstill_report_template_end - potstill_report_template));
+  const std::string_view plotly(potstill_plotly, static_cast<size_t>(potstill_plotly_end - potstill_plotly));
+  constexpr std::string_view kPlotlyMark = "/*POTSTILL_PLOTLY*/", kDataMark = "/*POTSTILL_DATA*/";
+  const size_t plotly_at = page.find(kPlotlyMark), data_at = page.find(kDataMark);
+  POTSTILL_CHECK(plotly_at < data_at && data_at != std::string_view::npos);
+  AtomicFile file(path);
+  file.write(page.substr(0, plotly_at));
+  file.write(plotly);
+  file.write(page.substr(plotly_at + kPlotlyMark.size(), data_at - plotly_at - kPlotlyMark.size()));
+  file.write(data);
+  file.write(page.substr(data_at + kDataMark.size()));
+  file.commit();
+}
+
+}  // namespace
+
+void run_report_stage(const ReportInputs& inputs, ArtifactWriter& out) {
+  const fs::path& run = inputs.run_dir;
+  ordered_json data = {{"name", inputs.name},
+                       {"description", inputs.description},
+                       {"command", inputs.command},
+                       {"version", POTSTILL_VERSION},
+                       {"machine", fmt::format("{}, {} CPUs", cpu_name(), num_cpus())},
+                       {"stages", ordered_json::object()}};
+  for (const auto stage : kStages) {
+    const fs::path manifest = run / stage / "artifact.json";
+    if (fs::exists(manifest)) data["stages"][std::string(stage)] = ordered_json(read_json_file(manifest));
+  }
+  if (data["stages"].empty()) {
+    throw Error(ErrorKind::kInput, run.string(), "holds no finished stage",
+                "give a run's folder: the --run-dir of `potstill run`, runs/<name> by default");
+  }
+  data["pairs"] = records_of(run / "synth" / "D_gen.jsonl");
+  data["rejected"] = records_of(run / "synth" / "rejected.jsonl", kMaxRejected);
+  data["rejected_by_reason"] = count_by(run / "synth" / "rejected.jsonl", "reason");
+  data["trials"] = records_of(run / "search" / "trials.jsonl");
+  if (data["stages"].contains("search")) {
+    data["search_objective"] = data["stages"]["search"]["config"].value("objective", "kl");
+  }
+  data["train_log"] = records_of(run / "train" / "train_log.jsonl");
+  data["layer_errors"] = records_of(run / "quantize" / "layer_errors.jsonl");
+  const fs::path evaluation = run / "evaluate" / "evaluation.json";
+  data["evaluation"] = fs::exists(evaluation) ? ordered_json(read_json_file(evaluation)) : ordered_json::object();
+  data["files"] = files_of(run);
+  data["facts"] = headline(data);
+  write_report(out.file("report.html"), script_safe(to_json_line(data)));
+  out.mark_volatile("report.html");  // it shows times
+  out.measure("report_bytes", fs::file_size(out.file("report.html")));
+}
+
+}  // namespace potstill

@@ -50,6 +50,13 @@ nlohmann::ordered_json model_config_to_json(const ModelConfig& config);
 // cos/sin frequencies of RoPE after scaling: head_dim / 2 values.         formats.md section 2; Llama 3.1's rule
 std::vector<float> rope_inverse_frequencies(const ModelConfig& config);
 
+// Every weight of the architecture under its Hugging Face name, with its shape, in the order of the forward pass.
+struct ExpectedWeight {
+  std::string name;
+  std::vector<int64_t> shape;
+};
+std::vector<ExpectedWeight> expected_weights(const ModelConfig& config);
+
 // Number of parameters, tied tables counted once.
 int64_t num_parameters(const ModelConfig& config);
 

@@ -1,0 +1,105 @@
+// What a decoder does between its products.
+#pragma once
+
+namespace potstill::kernels {
+namespace {
+
+// e^x within 2 ulp for x in [-87.3, 88.7]; below, e^-87.3. x = n ln 2 + r, e^r by its Taylor polynomial on |r| <=
+// 0.347: the first term left out, r^8 / 8!, is below 2^-27.
+inline F exp(F x) {
+  x = max(min(x, broadcast(88.0f)), broadcast(-87.3f));
+  const F magic = broadcast(12582912.0f);  // 1.5 * 2^23: rounds n to the nearest integer and keeps it in the low bits
+  const F t = fma(x, broadcast(1.44269504f), magic);
+  const F n = sub(t, magic);
+  F r = fma(n, broadcast(-0.693359375f), x);  // ln 2 in two parts, the first exact in few bits (Cody and Waite)
+  r = fma(n, broadcast(2.12194440e-4f), r);
+  F p = broadcast(1.0f / 5040);
+  for (const float c : {1.0f / 720, 1.0f / 120, 1.0f / 24, 1.0f / 6, 0.5f, 1.0f, 1.0f}) p = fma(p, r, broadcast(c));
+  return scale_by_pow2(p, t);
+}
+
+// Applies function to sixteen elements at a time; the last ones through a padded copy.
+template <class Function>
+void for_each_16(float* x, const float* y, int64_t n, const Function& function) {
+  int64_t i = 0;
+  for (; i + 16 <= n; i += 16) store(x + i, function(load(x + i), load(y + i)));
+  if (i == n) return;
+  float padded[16];
+  store(padded, function(load_up_to_16(x + i, n - i), load_up_to_16(y + i, n - i)));
+  for (int64_t j = 0; i + j < n; ++j) x[i + j] = padded[j];
+}
+
+void quantize_row(const float* x, int64_t cols, int8_t* codes, float* scales, float* block_sums) {
+  for (int64_t b = 0; b < cols / kBlock; ++b, x += kBlock, codes += kBlock) {
+    const F low = load(x), high = load(x + 16);
+    const float largest = reduce_max(max(abs(low), abs(high)));
+    const float scale = largest / 127.0f;
+    const float inverse = scale > 0 ? 1.0f / scale : 0.0f;
+    const F rounded_low = round_even(mul(low, broadcast(inverse)));
+    const F rounded_high = round_even(mul(high, broadcast(inverse)));
+    store_i8(codes, rounded_low);
+    store_i8(codes + 16, rounded_high);
+    scales[b] = scale;
+    block_sums[b] = scale * reduce_add(add(rounded_low, rounded_high));
+  }
+}
+
+void block_sums(const float* x, int64_t cols, float* sums) {
+  for (int64_t b = 0; b < cols / kBlock; ++b)
+    sums[b] = reduce_add(add(load(x + b * kBlock), load(x + b * kBlock + 16)));
+}
+
+void rms_norm(const float* x, const float* weight, int64_t n, float eps, float* y) {
+  F squares = zero();
+  for (int64_t i = 0; i < n; i += 16) {
+    const F v = load_up_to_16(x + i, n - i);
+    squares = fma(v, v, squares);
+  }
+  const float scale = 1.0f / __builtin_sqrtf(reduce_add(squares) / static_cast<float>(n) + eps);
+  if (y != x) std::memcpy(y, x, static_cast<size_t>(n) * sizeof(float));
+  for_each_16(y, weight, n, [&](F v, F w) { return mul(mul(v, broadcast(scale)), w); });
+}
+
+void swiglu(float* gate, const float* up, int64_t n) {
+  for_each_16(gate, up, n, [](F g, F u) {
+    const F silu = div(g, add(broadcast(1.0f), exp(sub(zero(), g))));
+    return mul(silu, u);
+  });
+}
+
+void add_to(float* x, const float* y, int64_t n) {
+  for_each_16(x, y, n, [](F a, F b) { return add(a, b); });
+}
+
+// x[i] = e^(x[i] - max x); returns the sum. n >= 1.
+float exponentials(float* x, int64_t n) {
+  float largest = x[0];
+  int64_t i = 0;
+  if (n >= 16) {
+    F best = load(x);
+    for (; i + 16 <= n; i += 16) best = max(best, load(x + i));
+    largest = reduce_max(best);
+  }
+  for (; i < n; ++i) largest = x[i] > largest ? x[i] : largest;
+  F sums = zero();
+  for (i = 0; i + 16 <= n; i += 16) {
+    const F e = exp(sub(load(x + i), broadcast(largest)));
+    store(x + i, e);
+    sums = add(sums, e);
+  }
+  float sum = reduce_add(sums);
+  if (i < n) {
+    float padded[16];
+    store(padded, exp(sub(load_up_to_16(x + i, n - i), broadcast(largest))));
+    for (int64_t j = 0; i + j < n; ++j) sum += x[i + j] = padded[j];
+  }
+  return sum;
+}
+
+void softmax(float* x, int64_t n) {
+  const float inverse = 1.0f / exponentials(x, n);
+  for_each_16(x, x, n, [&](F v, F) { return mul(v, broadcast(inverse)); });
+}
+
+}  // namespace
+}  // namespace potstill::kernels

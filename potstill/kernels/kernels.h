@@ -1,0 +1,74 @@
+// The arithmetic of a decoder, once per instruction set; the best set of the machine is chosen when it is first asked
+// for. Every function is the fast form of its namesake `_ref` in kernels_ref.h. None of them allocates or throws, and
+// no result depends on how rows, tokens or queries are cut into calls: a caller may split the work over threads as it
+// likes.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "potstill/kernels/matrix.h"
+
+namespace potstill::kernels {
+
+// One KV head's part of attention, for any number of queries that share it.
+//   keys   fp16 [ceil(positions / 16), stride, 16]: sixteen positions side by side, so that a product needs no sum
+//   across lanes values fp16 [positions, stride]
+struct AttentionTask {
+  int64_t head_dim = 0;  // of queries and outputs
+  int64_t stride = 0;    // head_dim rounded up to 16; the padding is zero
+  float scale = 1.0f;    // of the scores: head_dim^-1/2
+  const uint16_t* keys = nullptr;
+  const uint16_t* values = nullptr;
+  int64_t num_queries = 0;
+  const float* const* queries = nullptr;  // [num_queries] -> [head_dim]
+  float* const* outputs = nullptr;        // [num_queries] -> [head_dim]
+  const int64_t* begin = nullptr;         // [num_queries] positions seen: [begin, end), never empty
+  const int64_t* end = nullptr;
+};
+
+// Floats that attention() needs for tasks whose largest `end` is max_end.
+constexpr int64_t attention_scratch_floats(int64_t max_end) { return 4 * ((max_end + 15) / 16 * 16); }
+// Bytes that matmul() needs for weights of this width, 64-byte aligned.
+size_t matmul_scratch_bytes(int64_t cols);
+
+struct KernelTable {
+  const char* name;  // "portable", "neon", "avx2", "avx512"
+
+  // y[r - row_begin] = Σ_k weight[r, k] x[k], rows [row_begin, row_end), x = token `token` of the activations.
+  void (*matvec)(const MatrixView& weight, int64_t row_begin, int64_t row_end, const Activations& x, int64_t token,
+                 float* y);
+  // y[t * y_stride + r - row_begin] = Σ_k weight[r, k] x[t, k] for tokens [token_begin, token_end). Weights are
+  // unpacked once for all of the tokens; row_begin is a multiple of 16.
+  void (*matmul)(const MatrixView& weight, int64_t row_begin, int64_t row_end, const Activations& x,
+                 int64_t token_begin, int64_t token_end, float* y, int64_t y_stride, std::byte* scratch);
+
+  // out[k] = x[k] for a row of a weight, dequantized.
+  void (*dequantize_row)(const MatrixView& weight, int64_t row, float* out);
+  // scale = max|x| / 127, code = round(x / scale), per block of 32; block_sum = scale * Σ code. cols % 32 == 0.
+  void (*quantize_row)(const float* x, int64_t cols, int8_t* codes, float* scales, float* block_sums);
+  void (*block_sums)(const float* x, int64_t cols, float* sums);
+
+  // y = x / sqrt(mean(x²) + eps) * weight; y may be x.
+  void (*rms_norm)(const float* x, const float* weight, int64_t n, float eps, float* y);
+  // gate = silu(gate) * up.
+  void (*swiglu)(float* gate, const float* up, int64_t n);
+  void (*add)(float* x, const float* y, int64_t n);  // x += y
+  void (*softmax)(float* x, int64_t n);              // in place
+  void (*attention)(const AttentionTask& task, float* scratch);
+  // fp16 into the caches of AttentionTask: key [head_dim] to position `position`, value likewise.
+  void (*store_key)(const float* key, int64_t head_dim, int64_t stride, int64_t position, uint16_t* keys);
+  void (*store_value)(const float* value, int64_t head_dim, int64_t stride, int64_t position, uint16_t* values);
+};
+
+// The best table for this machine, or the one that POTSTILL_ISA names (portable, neon, avx2, avx512).
+// Throws Error(kUsage) once, for a name that is not known or that the machine cannot run.
+const KernelTable& kernels();
+// The tables that this machine can run, the portable one first: for tests and benchmarks.
+std::vector<const KernelTable*> runnable_kernels();
+// What kernels() does with a given name; empty = the best one.
+const KernelTable& choose_kernels(const std::string& name);
+
+}  // namespace potstill::kernels

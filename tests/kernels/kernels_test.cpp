@@ -1,0 +1,272 @@
+#include "potstill/kernels/kernels.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstdlib>
+#include <memory>
+#include <vector>
+
+#include "tests/kernels/random_weight.h"
+
+#include "potstill/base/error.h"
+#include "potstill/kernels/kernels_ref.h"
+
+namespace potstill::kernels {
+namespace {
+
+constexpr DType kDTypes[] = {DType::kF32, DType::kF16, DType::kBF16, DType::kQ4_0, DType::kQ4_1, DType::kQ8_0};
+
+class KernelTest : public testing::TestWithParam<const KernelTable*> {
+ protected:
+  const KernelTable& table() const { return *GetParam(); }
+};
+INSTANTIATE_TEST_SUITE_P(EveryIsa, KernelTest, testing::ValuesIn(runnable_kernels()),
+                         [](const auto& instance) { return std::string(instance.param->name); });
+
+// Activations that own their parts.
+struct OwnedActivations {
+  std::vector<float> values, sums, scales;
+  std::vector<int8_t> codes;
+  Activations view;
+
+  OwnedActivations(const KernelTable& table, int64_t tokens, int64_t cols, bool fast, uint64_t seed) {
+    values = normals(static_cast<size_t>(tokens * cols), seed);
+    view = {.num_tokens = tokens, .cols = cols, .values = values.data()};
+    if (cols % kBlock != 0) return;
+    sums.resize(values.size() / kBlock);
+    view.block_sums = sums.data();
+    table.block_sums(values.data(), tokens * cols, sums.data());
+    if (!fast) return;
+    scales.resize(sums.size());
+    codes.resize(values.size());
+    table.quantize_row(values.data(), tokens * cols, codes.data(), scales.data(), sums.data());
+    view.codes = codes.data();
+    view.scales = scales.data();
+  }
+};
+
+// Any order of a float32 sum of n products is within about n u Σ|w x| of the exact one (Higham, section 3.1), u = 2⁻²⁴;
+// codes enter as d * code + m, whose parts may be 20 times the value: that factor is in the bound.
+double tolerance(const MatrixView& weight, int64_t row, const Activations& x, int64_t token) {
+  const auto w = dequantize_row_ref(weight, row);
+  const auto v = activations_ref(x, token, false);
+  double sum = 0, largest = 0;
+  for (const double value : w) largest = std::max(largest, std::abs(value));
+  for (size_t k = 0; k < w.size(); ++k) sum += largest * std::abs(v[k]);
+  return 20 * 0x1p-24 * sum + 1e-7;
+}
+
+std::vector<int64_t> widths(DType dtype) {
+  if (is_block_quantized(dtype)) return {32, 64, 96, 288, 512, 544, 576, 1088};
+  return {1, 7, 15, 16, 17, 31, 63, 64, 65, 100, 129, 576, 1025};
+}
+
+TEST_P(KernelTest, MatvecEqualsItsDefinitionAtEveryWidth) {
+  for (const DType dtype : kDTypes) {
+    for (const bool fast : {false, true}) {
+      for (const int64_t cols : widths(dtype)) {
+        const auto weight = random_weight(dtype, 5, cols, /*seed=*/1, /*misalign=*/is_block_quantized(dtype) ? 2 : 0);
+        const OwnedActivations x(table(), 2, cols, fast && cols % kBlock == 0, /*seed=*/2);
+        float y[4];
+        table().matvec(weight.view, 1, 5, x.view, 1, y);
+        for (int64_t r = 0; r < 4; ++r) {
+          EXPECT_NEAR(y[r], matvec_ref(weight.view, r + 1, x.view, 1), tolerance(weight.view, r + 1, x.view, 1))
+              << dtype_name(dtype) << " [5, " << cols << "] row " << r + 1 << (fast ? " fast" : " exact");
+        }
+      }
+    }
+  }
+}
+
+TEST_P(KernelTest, MatmulEqualsItsDefinitionAtEveryNumberOfTokensAndRows) {
+  for (const DType dtype : kDTypes) {
+    for (const bool fast : {false, true}) {
+      for (const int64_t tokens : {1, 2, 3, 5, 7, 8, 11, 12, 13, 27}) {
+        const int64_t rows = tokens % 2 == 0 ? 35 : 16;
+        const int64_t cols = is_block_quantized(dtype) ? (tokens == 5 ? 1088 : 96) : (tokens == 5 ? 1030 : 77);
+        const auto weight = random_weight(dtype, rows, cols, /*seed=*/3, /*misalign=*/0);
+        const OwnedActivations x(table(), tokens + 1, cols, fast && cols % kBlock == 0, /*seed=*/4);
+        std::vector<float> y(static_cast<size_t>(tokens * (rows + 1)), -777.0f);
+        void* memory = std::aligned_alloc(64, (matmul_scratch_bytes(cols) + 63) / 64 * 64);
+        table().matmul(weight.view, 0, rows, x.view, 1, tokens + 1, y.data(), rows + 1,
+                       static_cast<std::byte*>(memory));
+        std::free(memory);
+        for (int64_t t = 0; t < tokens; ++t) {
+          for (int64_t r = 0; r < rows; ++r) {
+            ASSERT_NEAR(y[static_cast<size_t>(t * (rows + 1) + r)], matvec_ref(weight.view, r, x.view, t + 1),
+                        tolerance(weight.view, r, x.view, t + 1))
+                << dtype_name(dtype) << " [" << rows << ", " << cols << "] row " << r << " token " << t << " of "
+                << tokens << (fast ? " fast" : " exact");
+          }
+          EXPECT_EQ(y[static_cast<size_t>(t * (rows + 1) + rows)], -777.0f) << "wrote past its rows";
+        }
+      }
+    }
+  }
+}
+
+// Prompts may be cut into chunks and rows into threads: not one bit may change.
+TEST_P(KernelTest, MatmulDoesNotDependOnHowTokensAndRowsAreCut) {
+  const int64_t rows = 40, cols = 1120, tokens = 29;
+  for (const DType dtype : kDTypes) {
+    for (const bool fast : {false, true}) {
+      const auto weight = random_weight(dtype, rows, cols, 5);
+      const OwnedActivations x(table(), tokens, cols, fast, 6);
+      std::vector<std::byte> scratch(matmul_scratch_bytes(cols) + 64);
+      auto* aligned = reinterpret_cast<std::byte*>((reinterpret_cast<uintptr_t>(scratch.data()) + 63) / 64 * 64);
+      std::vector<float> whole(rows * tokens), pieces(rows * tokens);
+      table().matmul(weight.view, 0, rows, x.view, 0, tokens, whole.data(), rows, aligned);
+      for (const auto& [begin, end] : {std::pair<int64_t, int64_t>{0, 9}, {9, 10}, {10, 29}}) {
+        for (int64_t row = 0; row < rows; row += 16) {
+          table().matmul(weight.view, row, std::min(rows, row + 16), x.view, begin, end,
+                         pieces.data() + begin * rows + row, rows, aligned);
+        }
+      }
+      EXPECT_EQ(whole, pieces) << dtype_name(dtype) << (fast ? " fast" : " exact");
+    }
+  }
+}
+
+TEST_P(KernelTest, DequantizedRowIsTheFormatsValueToTheBit) {
+  for (const DType dtype : kDTypes) {
+    for (const int64_t cols : widths(dtype)) {
+      const auto weight = random_weight(dtype, 2, cols, 7);
+      std::vector<float> out(static_cast<size_t>(cols));
+      table().dequantize_row(weight.view, 1, out.data());
+      const auto expected = dequantize_row_ref(weight.view, 1);
+      for (size_t k = 0; k < out.size(); ++k) {
+        EXPECT_NEAR(out[k], expected[k], 0x1p-23 * (std::abs(expected[k]) + 1))
+            << dtype_name(dtype) << " element " << k;
+      }
+    }
+  }
+}
+
+TEST_P(KernelTest, QuantizedActivationsEqualTheirDefinitionToTheBit) {
+  auto x = normals(32 * 9, 8);
+  for (size_t i = 0; i < 32; ++i) x[i] = 0;  // a block of zeros has scale 0 and codes 0
+  std::vector<int8_t> codes(x.size()), expected_codes(x.size());
+  std::vector<float> scales(9), sums(9), expected_scales(9);
+  table().quantize_row(x.data(), static_cast<int64_t>(x.size()), codes.data(), scales.data(), sums.data());
+  quantize_row_ref(x, expected_codes, expected_scales);
+  EXPECT_EQ(codes, expected_codes);
+  EXPECT_EQ(scales, expected_scales);
+  for (size_t b = 0; b < 9; ++b) {
+    int sum = 0;
+    for (size_t j = 0; j < 32; ++j) sum += codes[b * 32 + j];
+    EXPECT_FLOAT_EQ(sums[b], scales[b] * static_cast<float>(sum));
+  }
+}
+
+TEST_P(KernelTest, RmsNormEqualsItsDefinition) {
+  for (const size_t n : {1, 5, 15, 16, 17, 64, 100, 576}) {
+    const auto x = normals(n, 9), weight = normals(n, 10);
+    std::vector<float> y(n);
+    table().rms_norm(x.data(), weight.data(), static_cast<int64_t>(n), 1e-5f, y.data());
+    const auto expected = rms_norm_ref(x, weight, 1e-5f);
+    for (size_t i = 0; i < n; ++i) EXPECT_NEAR(y[i], expected[i], 1e-6 * (1 + std::abs(expected[i]))) << n << " " << i;
+  }
+}
+
+TEST_P(KernelTest, SwigluEqualsItsDefinitionIntoBothTails) {
+  std::vector<float> gate, up;
+  for (float g = -100; g <= 100; g += 0.37f) {
+    gate.push_back(g);
+    up.push_back(1.0f + g * 0.01f);
+  }
+  auto y = gate;
+  table().swiglu(y.data(), up.data(), static_cast<int64_t>(y.size()));
+  for (size_t i = 0; i < y.size(); ++i) {
+    const double expected = swiglu_ref(gate[i], up[i]);
+    EXPECT_NEAR(y[i], expected, 1e-6 * std::abs(expected) + 1e-35) << "gate " << gate[i];
+  }
+}
+
+TEST_P(KernelTest, SoftmaxEqualsItsDefinition) {
+  for (const size_t n : {1, 2, 15, 16, 17, 33, 1000}) {
+    auto x = normals(n, 11);
+    for (float& v : x) v *= 10;
+    const auto expected = softmax_ref(std::vector<double>(x.begin(), x.end()));
+    table().softmax(x.data(), static_cast<int64_t>(n));
+    // Differences from the maximum reach 70: rounding such an exponent to float moves the result by 70 · 2⁻²⁴ of
+    // itself.
+    for (size_t i = 0; i < n; ++i) EXPECT_NEAR(x[i], expected[i], 6e-6 * expected[i] + 1e-37) << n << " " << i;
+  }
+}
+
+TEST_P(KernelTest, AddAddsEveryElement) {
+  for (const size_t n : {1, 16, 37}) {
+    auto x = normals(n, 12);
+    const auto before = x, y = normals(n, 13);
+    table().add(x.data(), y.data(), static_cast<int64_t>(n));
+    for (size_t i = 0; i < n; ++i) EXPECT_EQ(x[i], before[i] + y[i]);
+  }
+}
+
+// A cache filled through store_key and store_value, read by queries of different reach (causal and sliding window).
+TEST_P(KernelTest, AttentionEqualsItsDefinitionForEveryReach) {
+  for (const int64_t head_dim : {8, 16, 24, 64, 80, 128}) {
+    const int64_t positions = 53, stride = (head_dim + 15) / 16 * 16;
+    std::vector<uint16_t> keys(static_cast<size_t>(64 * stride)), values(static_cast<size_t>(64 * stride));
+    for (int64_t p = 0; p < positions; ++p) {
+      const auto key = normals(static_cast<size_t>(head_dim), 100 + static_cast<uint64_t>(p));
+      const auto value = normals(static_cast<size_t>(head_dim), 200 + static_cast<uint64_t>(p));
+      table().store_key(key.data(), head_dim, stride, p, keys.data());
+      table().store_value(value.data(), head_dim, stride, p, values.data());
+    }
+    const int64_t begin[] = {0, 0, 0, 0, 3, 16, 30, 52, 1}, end[] = {1, 16, 17, 53, 20, 33, 53, 53, 2};
+    constexpr int64_t kQueries = 9;
+    const auto queries = normals(static_cast<size_t>(kQueries * head_dim), 14);
+    std::vector<float> outputs(static_cast<size_t>(kQueries * head_dim));
+    std::vector<const float*> q;
+    std::vector<float*> out;
+    for (int64_t i = 0; i < kQueries; ++i) {
+      q.push_back(queries.data() + i * head_dim);
+      out.push_back(outputs.data() + i * head_dim);
+    }
+    const AttentionTask task{.head_dim = head_dim,
+                             .stride = stride,
+                             .scale = 1.0f / std::sqrt(static_cast<float>(head_dim)),
+                             .keys = keys.data(),
+                             .values = values.data(),
+                             .num_queries = kQueries,
+                             .queries = q.data(),
+                             .outputs = out.data(),
+                             .begin = begin,
+                             .end = end};
+    std::vector<float> scratch(attention_scratch_floats(positions));
+    table().attention(task, scratch.data());
+    for (int64_t i = 0; i < kQueries; ++i) {
+      const auto expected = attention_ref(task, i);
+      for (size_t d = 0; d < expected.size(); ++d) {
+        EXPECT_NEAR(out[static_cast<size_t>(i)][d], expected[d], 1e-5) << "head_dim " << head_dim << " query " << i;
+      }
+    }
+    // One query alone gives the same bits as among its neighbours.
+    const auto together = outputs;
+    for (int64_t i = 0; i < kQueries; ++i) {
+      AttentionTask one = task;
+      one.num_queries = 1;
+      one.queries += i;
+      one.outputs += i;
+      one.begin += i;
+      one.end += i;
+      table().attention(one, scratch.data());
+    }
+    EXPECT_EQ(together, outputs);
+  }
+}
+
+TEST(Dispatch, NamesOneThatTheMachineLacksByWhatItHas) {
+  EXPECT_STREQ(choose_kernels("portable").name, "portable");
+  try {
+    choose_kernels("sse9");
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("portable"), std::string::npos) << error.what();
+  }
+}
+
+}  // namespace
+}  // namespace potstill::kernels

@@ -15,7 +15,19 @@ struct ChatMessage {
 
 class ChatTemplate {
  public:
-  enum class Kind { kChatMl, kSmolLm, kQwen25, kLlama3, kLlama31, kMistralV1, kMistralV3, kGemma, kAlpaca };
+  enum class Kind {
+    kChatMl,
+    kSmolLm,
+    kQwen25,
+    kQwen3,
+    kLlama3,
+    kLlama31,  // Llama 3.2 and 3.3 too
+    kMistralV1,
+    kMistralV3,
+    kGemma,
+    kGemma3,
+    kAlpaca
+  };
 
   // Recognises a Jinja source (tokenizer_config.json, chat_template.jinja, tokenizer.chat_template) by its markers; an
   // empty source gives kAlpaca, the plain instruction prompt for base models. Throws Error(kInput) for one that it does
@@ -24,9 +36,11 @@ class ChatTemplate {
   explicit ChatTemplate(Kind kind, std::string jinja_source = {});
 
   // The rendered conversation; add_generation_prompt ends it where the assistant's answer begins. BOS is in the text
-  // where the family's template writes it. Throws Error(kInput) for roles that the family refuses.
+  // where the family's template writes it, so encode() it without special tokens of its own. Throws Error(kInput) for
+  // roles that the family refuses.
   std::string render(std::span<const ChatMessage> messages, bool add_generation_prompt) const;
-  // What ends an assistant's turn and carries loss in training: "<|im_end|>", "<|eot_id|>", "</s>", …
+  // What ends an assistant's turn and carries loss in training: "<|im_end|>", "<|eot_id|>", "</s>", …; empty
+  // for kAlpaca, whose answers end with the tokenizer's EOS.
   std::string_view end_of_turn() const;
   Kind kind() const { return kind_; }
   std::string_view name() const;

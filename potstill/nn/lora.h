@@ -4,6 +4,7 @@
 #include <ATen/ATen.h>
 
 #include <cstdint>
+#include <filesystem>
 #include <memory>
 #include <string>
 #include <vector>
@@ -35,21 +36,11 @@ struct LoraAdapter {
 // = 0.
 LoraAdapter attach_lora(Transformer& model, const LoraConfig& config, uint64_t seed);
 void detach_lora(Transformer& model);
+std::vector<at::Tensor> lora_parameters(const LoraAdapter& adapter);  // a, b of each entry in turn
 
 // A PEFT folder (adapter_config.json, adapter_model.safetensors).
 void save_adapter(const LoraAdapter& adapter, const std::string& base_model, const std::filesystem::path& folder);
 // Attaches a PEFT folder's factors. Every tensor must find its linear and every target its pair, with the right shapes.
 LoraAdapter load_adapter(Transformer& model, const std::filesystem::path& folder);
-
-// base + adapter folder -> Hugging Face folder with the base's names and shapes; streams tensor by tensor; sums in
-// fp32. dtype: "auto" = the base's own (fp32 for a quantized base), "fp32", "bf16", "fp16".
-struct MergeReport {
-  int64_t merged = 0;               // linears whose weight moved
-  int64_t expected = 0;             // pairs in the adapter
-  double max_logit_difference = 0;  // base+adapter against the merged folder on a probe text, same dtype
-  double rounding_loss = 0;         // ||round(W + D) - W - D|| / ||D||, over all of them
-};
-MergeReport merge_adapter(const ModelPackage& base, const std::filesystem::path& adapter, const std::string& dtype,
-                          const std::filesystem::path& out);
 
 }  // namespace potstill

@@ -46,7 +46,8 @@ void write_packed(SafetensorsFolderWriter& writer, const QuantizedLinear& linear
 // read_rows; the other weights are as in HfCheckpoint.
 class CompressedTensorsCheckpoint : public WeightSource {
  public:
-  explicit CompressedTensorsCheckpoint(const std::filesystem::path& folder);
+  // tied: as in HfCheckpoint.
+  explicit CompressedTensorsCheckpoint(const std::filesystem::path& folder, bool tied = false);
 
   const std::vector<WeightInfo>& weights() const override { return weights_; }
   std::string where() const override { return files_.where(); }

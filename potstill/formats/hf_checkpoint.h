@@ -17,7 +17,8 @@ class HfCheckpoint : public WeightSource {
  public:
   // Reads model.safetensors, or model.safetensors.index.json and its shards. Throws Error(kIo | kFormat): no weights
   // (a folder of pytorch_model.bin is told so), a shard missing, an index that does not match its shards.
-  explicit HfCheckpoint(const std::filesystem::path& folder);
+  // tied: a stored lm_head.weight repeats the embedding table and is left out.
+  explicit HfCheckpoint(const std::filesystem::path& folder, bool tied = false);
 
   const std::vector<WeightInfo>& weights() const override { return weights_; }
   std::string where() const override { return folder_.string(); }
@@ -29,7 +30,7 @@ class HfCheckpoint : public WeightSource {
   const TensorView* find_stored(std::string_view name) const;
 
  private:
-  void read_index(const std::filesystem::path& index);
+  void open_shards(const std::filesystem::path& index_path);
 
   std::filesystem::path folder_;
   std::vector<std::unique_ptr<SafetensorsFile>> files_;

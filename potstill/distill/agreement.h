@@ -20,6 +20,16 @@ struct Agreement {
   int64_t tokens = 0;
 };
 
+// The sums behind an Agreement, for callers that bring logits of their own (a quantized model run layer by layer).
+struct AgreementSums {
+  double kl = 0, ce = 0, teacher_ce = 0;
+  int64_t agreeing = 0, tokens = 0;
+
+  // fp32 logits [n, V] of the same positions, labels [n].
+  void add(const at::Tensor& student, const at::Tensor& teacher, const at::Tensor& labels);
+  Agreement mean() const;
+};
+
 // `records` are indices into data.records.
 Agreement measure_agreement(const Transformer& student, const TeacherSignal& teacher, const DistillData& data,
                             std::span<const int64_t> records, int64_t tokens_per_batch = 4096, int64_t loss_rows = 128);

@@ -5,8 +5,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
-#include <limits>
-#include <optional>
+#include <nlohmann/json.hpp>
 
 #include "potstill/distill/agreement.h"
 #include "potstill/distill/distill_config.h"
@@ -28,6 +27,9 @@ struct TrainStep {
   double seconds = 0;
 };
 
+nlohmann::ordered_json to_json(const TrainStep& step);  // a line of train_log.jsonl
+
+// A run that goes on from a checkpoint tells its hooks of the steps and measurements before it again.
 struct TrainHooks {
   std::function<void(const TrainStep&)> on_step;
   // After every eval_every steps and at the end; false stops the training there (a pruned trial).

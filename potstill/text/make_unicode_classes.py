@@ -72,9 +72,12 @@ def normalization():
             if nfc(pair) == chr(c):
                 first.add(ord(pair[0]))
                 second.add(ord(pair[1]))
-    first.update(range(0x1100, 0x1113), range(0xAC00, 0xD7A4))
+    first.update(range(0x1100, 0x1113))
     second.update(range(0x1161, 0x1176), range(0x11A8, 0x11C3))
     not_yes = changes | marks | second
+    # what decomposes may compose otherwise when a mark follows
+    nfd = normalizers.NFD().normalize_str
+    first.update(c for c in POINTS if nfd(chr(c)) != chr(c))
     return set(POINTS) - not_yes - first, set(POINTS) - not_yes
 
 

@@ -30,12 +30,22 @@ size_t shared_words(const std::vector<uint32_t>& a, const std::vector<uint32_t>&
 std::vector<std::string> rouge_words(std::string_view text) {
   std::vector<std::string> words;
   bool inside = false;
-  for (const char c : text) {
-    const char lower = c >= 'A' && c <= 'Z' ? static_cast<char>(c | 0x20) : c;
-    const bool is_word = (lower >= 'a' && lower <= 'z') || (lower >= '0' && lower <= '9');
-    if (is_word && !inside) words.emplace_back();
-    if (is_word) words.back() += lower;
-    inside = is_word;
+  const auto put = [&](char c) {
+    if (!inside) words.emplace_back();
+    words.back() += c;
+    inside = true;
+  };
+  for (size_t i = 0; i < text.size(); ++i) {
+    const char lower = text[i] >= 'A' && text[i] <= 'Z' ? static_cast<char>(text[i] | 0x20) : text[i];
+    if ((lower >= 'a' && lower <= 'z') || (lower >= '0' && lower <= '9')) {
+      put(lower);
+    } else if (text.substr(i, 3) == "\u212A") {  // Python lowers the Kelvin sign to k …
+      put('k');
+      i += 2;
+    } else {
+      if (text.substr(i, 2) == "\u0130") put('i');  // … and I with a dot to i and a combining dot
+      inside = false;
+    }
   }
   return words;
 }

@@ -9,7 +9,7 @@
 
 namespace potstill {
 
-// Lower-case runs of [a-z0-9]; everything else, letters beyond ASCII too, separates (rouge-score's tokenizer).
+// Lower-case runs of [a-z0-9]; all else, letters beyond ASCII too, separates (as rouge-score cuts after str.lower()).
 std::vector<std::string> rouge_words(std::string_view text);
 
 // F = 2PR / (P + R) with P = L / |candidate|, R = L / |reference|; 0 where nothing is common. In [0, 1], symmetric.

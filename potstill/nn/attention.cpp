@@ -39,6 +39,17 @@ std::optional<at::Tensor> window_mask(int64_t num_tokens, const HeadShape& shape
   return at::zeros({num_tokens, num_tokens}, options).masked_fill_(hidden, -INFINITY);
 }
 
+// A continuation of `parent_tokens` rows: every key of the parent, and its own up to each token. [T, parent + T]
+at::Tensor continuation_mask(int64_t num_tokens, int64_t parent_tokens, const HeadShape& shape,
+                             const at::Tensor& like) {
+  const auto options = like.options();
+  const auto query = at::arange(parent_tokens, parent_tokens + num_tokens, options.dtype(at::kLong)).unsqueeze(1);
+  const auto key = at::arange(parent_tokens + num_tokens, options.dtype(at::kLong)).unsqueeze(0);
+  auto hidden = key.gt(query);
+  if (shape.sliding_window > 0) hidden.logical_or_((query - key).ge(shape.sliding_window));
+  return at::zeros(hidden.sizes(), options).masked_fill_(hidden, -INFINITY);
+}
+
 struct CpuAttention : torch::autograd::Function<CpuAttention> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                             const std::vector<int64_t>& offsets, const HeadShape& shape) {
@@ -113,11 +124,32 @@ at::Tensor device_attention(const at::Tensor& q, const at::Tensor& k, const at::
   return at::cat(outputs);
 }
 
+// Batches with parents, for inference.
+at::Tensor continued_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const PackedBatch& batch,
+                               const HeadShape& shape) {
+  at::Tensor out = at::empty_like(q);
+  for (int64_t b = 0; b < batch.num_sequences(); ++b) {
+    const int64_t begin = batch.offsets[b], end = batch.offsets[b + 1], parent = batch.parent[b];
+    if (begin == end) continue;
+    const int64_t parent_begin = parent < 0 ? 0 : batch.offsets[parent];
+    const int64_t parent_end = parent < 0 ? 0 : batch.offsets[parent + 1];
+    const auto keys = [&](const at::Tensor& x) {
+      return key_heads(at::cat({x.slice(0, parent_begin, parent_end), x.slice(0, begin, end)}), shape);
+    };
+    const auto mask = continuation_mask(end - begin, parent_end - parent_begin, shape, q);
+    query_heads(out.slice(0, begin, end), shape)
+        .copy_(at::scaled_dot_product_attention(query_heads(q.slice(0, begin, end), shape), keys(k), keys(v), mask, 0.0,
+                                                /*is_causal=*/false, shape.scale()));
+  }
+  return out;
+}
+
 }  // namespace
 
 at::Tensor causal_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const PackedBatch& batch,
                             const ModelConfig& config) {
   const HeadShape shape{config.num_attention_heads, config.num_key_value_heads, config.head_dim, config.sliding_window};
+  if (!batch.parent.empty()) return continued_attention(q.contiguous(), k, v, batch, shape);
   if (!q.device().is_cpu()) return device_attention(q, k, v, batch, shape);
   return CpuAttention::apply(q.contiguous(), k.contiguous(), v.contiguous(), batch.offsets, shape);
 }

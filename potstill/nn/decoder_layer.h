@@ -27,9 +27,13 @@ struct Linear {
   at::Tensor weight;               // [O, I], frozen
   at::Tensor bias;                 // [O] or undefined
   std::shared_ptr<LoraPair> lora;  // null = none
+  at::Tensor packed;               // the weight after pack()
 
   // x [T, I] -> [T, O]. No gradient is computed for the frozen weight.
   at::Tensor forward(const at::Tensor& x) const;
+  // For inference alone: lays the weight out as oneDNN's kernels read it (about twice as fast at 16 rows) and lets the
+  // plain one go. Does nothing where oneDNN does not multiply this dtype or device, or with LoRA.
+  void pack();
 };
 
 // cos and sin of the rotary embedding for positions [0, max_position): each [max_position, head_dim / 2] fp32.

@@ -1,7 +1,8 @@
 // Linear::forward: the frozen weight alone, or with a LoRA pair whose gradient is written by hand.
+#include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/csrc/autograd/custom_function.h>
 
-#include "potstill/base/rng.h"
+#include "potstill/base/machine.h"
 #include "potstill/nn/decoder_layer.h"
 
 namespace potstill {
@@ -77,10 +78,39 @@ struct LoraLinear : torch::autograd::Function<LoraLinear> {
   }
 };
 
+using OptionalTensor = std::optional<at::Tensor>;
+
+// oneDNN's linear with a weight packed beforehand; ATen has no function for it, only the operators of torch.compile.
+at::Tensor pack_weight(const at::Tensor& weight) {
+  static const auto op = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow("mkldnn::_reorder_linear_weight", "")
+                             .typed<at::Tensor(const at::Tensor&, std::optional<int64_t>)>();
+  constexpr int64_t kRowsHint = 16;  // of x: chooses the layout; any number of rows can be multiplied
+  return op.call(weight.contiguous(), kRowsHint);
+}
+
+at::Tensor packed_linear(const at::Tensor& x, const at::Tensor& packed, const OptionalTensor& bias) {
+  static const auto op =
+      c10::Dispatcher::singleton()
+          .findSchemaOrThrow("mkldnn::_linear_pointwise", "")
+          .typed<at::Tensor(const at::Tensor&, const at::Tensor&, const OptionalTensor&, std::string_view,
+                            c10::List<std::optional<at::Scalar>>, std::optional<std::string_view>)>();
+  return op.call(x, packed, bias, "none", c10::List<std::optional<at::Scalar>>(), "");
+}
+
 }  // namespace
 
+void Linear::pack() {
+  const bool multiplies =
+      weight.scalar_type() == at::kFloat || (weight.scalar_type() == at::kBFloat16 && cpu_has_native_bf16());
+  if (lora || !weight.device().is_cpu() || !multiplies || !at::globalContext().hasMKLDNN()) return;
+  packed = pack_weight(weight);
+  weight.reset();
+}
+
 at::Tensor Linear::forward(const at::Tensor& x) const {
-  const auto optional_bias = bias.defined() ? std::optional<at::Tensor>(bias) : std::nullopt;
+  const OptionalTensor optional_bias = bias.defined() ? OptionalTensor(bias) : std::nullopt;
+  if (packed.defined()) return packed_linear(x, packed, optional_bias);
   // With a frozen weight autograd keeps the weight alone for dx, and nothing of x.
   if (!lora) return at::linear(x, weight, optional_bias);
   const double dropout = at::GradMode::is_enabled() ? lora->dropout : 0.0;

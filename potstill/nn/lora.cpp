@@ -31,6 +31,13 @@ std::vector<std::string> target_linears(const std::vector<std::string>& modules)
   return targets;
 }
 
+// PEFT's rule for a list: a module's whole path, or its end after a dot.
+bool is_targeted(const std::string& path, const std::vector<std::string>& modules) {
+  return std::ranges::any_of(modules, [&](const std::string& module) {
+    return module == "all-linear" || path == module || path.ends_with("." + module);
+  });
+}
+
 at::Tensor uniform(int64_t rows, int64_t cols, double bound, Rng& rng) {
   at::Tensor tensor = at::empty({rows, cols}, at::kFloat);
   float* values = tensor.mutable_data_ptr<float>();
@@ -123,17 +130,18 @@ LoraAdapter load_adapter(Transformer& model, const std::filesystem::path& folder
                                  .lora_alpha = peft.lora_alpha,
                                  .lora_dropout = peft.lora_dropout,
                                  .use_rslora = peft.use_rslora,
-                                 .target_modules = target_linears(peft.target_modules)},
+                                 .target_modules = {}},
                       .entries = {}};
   for (size_t layer = 0; layer < model.layers.size(); ++layer) {
-    for (const auto& name : adapter.config.target_modules) {
-      Linear& linear = model.layers[layer].linear(name);
+    for (const char* name : kLinearNames) {
       const std::string path = linear_path(static_cast<int64_t>(layer), name);
+      if (!is_targeted(path, peft.target_modules)) continue;
       const PeftPair* found = file.find(path);
       if (!found) {
         throw Error(ErrorKind::kFormat, file.where(), fmt::format("has no factors for '{}'", path),
-                    "its adapter_config.json targets this module: the adapter is incomplete or of a deeper model");
+                    "its adapter_config.json targets this module: the adapter is incomplete or of a shallower model");
       }
+      Linear& linear = model.layers[layer].linear(name);
       require_shape(linear.weight, *found, file.where());
       auto pair = std::make_shared<LoraPair>();
       const auto device = linear.weight.device();
@@ -143,6 +151,8 @@ LoraAdapter load_adapter(Transformer& model, const std::filesystem::path& folder
       pair->dropout = peft.lora_dropout;
       linear.lora = pair;
       adapter.entries.push_back({path, pair});
+      auto& targets = adapter.config.target_modules;
+      if (std::ranges::find(targets, name) == targets.end()) targets.emplace_back(name);
     }
   }
   for (const PeftPair& pair : file.pairs()) {

@@ -14,6 +14,9 @@ struct PackedBatch {
   at::Tensor token_ids;          // [ΣT] int64
   at::Tensor positions;          // [ΣT] int64, from 0 in each sequence
   std::vector<int64_t> offsets;  // [B + 1]; sequence b is rows offsets[b] .. offsets[b + 1]
+  // Empty, or [B]: the earlier sequence that this one continues and sees as a whole, -1 = none. So the answers to one
+  // question share its rows. For inference: no gradient flows through a batch with parents.
+  std::vector<int64_t> parent;
 
   int64_t num_sequences() const { return static_cast<int64_t>(offsets.size()) - 1; }
   int64_t num_tokens() const { return offsets.back(); }

@@ -27,6 +27,10 @@ struct Transformer {
   at::Tensor hidden_states(const PackedBatch& batch) const;
   // hidden [N, D] (after the final norm) -> fp32 logits [N, V].
   at::Tensor logits(const at::Tensor& hidden) const;
+
+  // For inference alone: Linear::pack() of every linear, and of the head (which then takes memory of its own).
+  void pack();
+  Linear packed_head;  // empty before pack()
 };
 
 // "auto" = bf16 where the machine multiplies it natively (or on a GPU), else fp32; "fp32"; "bf16". Error(kUsage)

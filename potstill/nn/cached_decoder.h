@@ -1,0 +1,44 @@
+// CachedDecoder: generation for a fixed number of rows ("slots"), each with its own key/value cache.
+//
+// A step always multiplies num_slots rows, idle ones too, and a prompt is always read alone: so a sequence's logits do
+// not depend, to the bit, on what its neighbours are, which is what lets a killed run be taken up again to the same
+// end.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "potstill/nn/transformer.h"
+
+namespace potstill {
+
+class CachedDecoder {
+ public:
+  // The model is borrowed. capacity: the most tokens of a slot, rounded up.
+  CachedDecoder(const Transformer& model, int64_t num_slots, int64_t capacity);
+
+  int64_t num_slots() const { return static_cast<int64_t>(lengths_.size()); }
+  int64_t capacity() const { return capacity_; }
+
+  // Puts a prompt into a slot, in the place of what was there. Returns the fp32 logits [V] after its last token.
+  at::Tensor prefill(int64_t slot, std::span<const int32_t> prompt);
+  // Appends one token to every slot, token_ids[slot]; a negative one leaves the slot as it is. Returns fp32 logits
+  // [slots, V]; rows of slots left alone mean nothing.
+  at::Tensor step(std::span<const int32_t> token_ids);
+
+ private:
+  at::Tensor attend(const DecoderLayer& layer, size_t index, const at::Tensor& x, const at::Tensor& lengths);
+  at::Tensor attend_on_device(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, size_t index,
+                              const at::Tensor& lengths);
+
+  const Transformer& model_;
+  int64_t capacity_;
+  RotaryTable rotary_;
+  std::vector<int64_t> lengths_;               // tokens in a slot
+  std::vector<at::Tensor> k_cache_, v_cache_;  // a layer: [slots, Hk, capacity, Dh], k rotated
+};
+
+}  // namespace potstill

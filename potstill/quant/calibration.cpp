@@ -70,7 +70,11 @@ struct Drawn {
 
 Drawn draw_records(const std::filesystem::path& path, const ModelPackage& model, int64_t count, int64_t length,
                    uint64_t seed) {
-  const auto records = read_jsonl(path);
+  auto records = read_jsonl(path);
+  // what D_gen keeps back to measure on stays unseen
+  std::erase_if(records, [](const JsonlRecord& record) {
+    return record.value.is_object() && record.value.value("split", nlohmann::json()) == "heldout";
+  });
   Drawn drawn{.sequences = {}, .available = records.size(), .truncated = 0};
   for (const size_t index : draw(records.size(), count, seed)) {
     auto ids = encode_record(records[index], path, model);

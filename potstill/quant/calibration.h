@@ -19,9 +19,10 @@ struct CalibrationSet {
 };
 
 // A .jsonl file: one record, one sequence, cut at sequence_length: Alpaca fields or `messages` in the model's own chat
-// template (BOS once), or `text` as it stands. Any other file is plain text, cut into windows of sequence_length tokens
-// that do not overlap. `count` of them, drawn by the seed; where there are fewer, all, with a warning.
-// Throws Error(kIo | kFormat | kInput): unreadable, a record without text (file and line), nothing to use.
+// template (BOS once), or `text` as it stands; records of the split "heldout" are left out. Any other file is plain
+// text, cut into windows of sequence_length tokens that do not overlap. `count` of them, drawn by the seed; where there
+// are fewer, all, with a warning. Throws Error(kIo | kFormat | kInput): unreadable, a record without text (file and
+// line), nothing to use.
 CalibrationSet load_calibration(const std::filesystem::path& path, const ModelPackage& model, int64_t count,
                                 int64_t sequence_length, uint64_t seed);
 

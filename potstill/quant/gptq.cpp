@@ -46,10 +46,10 @@ struct Columns {
   }
 
   // Back to [O, I], in the model's own order of columns.
-  QuantizedWeight result() const {
+  QuantizedWeight result(bool symmetric) const {
     const auto own_order = at::empty_like(codes).index_copy_(0, order, codes);
     return {own_order.slice(1, 0, num_rows).t().contiguous(), scales.slice(1, 0, num_rows).t().contiguous(),
-            zeros.slice(1, 0, num_rows).t().to(at::kChar).contiguous()};
+            zeros.slice(1, 0, num_rows).t().to(at::kChar).contiguous(), symmetric};
   }
 
   int64_t num_rows;
@@ -82,7 +82,7 @@ QuantizedWeight round_to_nearest(const at::Tensor& weight, const GridSpec& grid,
   choose_all_scales(columns, make_search(grid, weighting));
   const auto work = columns.work();
   quant::for_each_chunk(work.rows / kLanes, [&](int64_t i) { quant::round_columns(work, i * kLanes); });
-  return columns.result();
+  return columns.result(grid.symmetric);
 }
 
 GptqResult gptq_quantize(const at::Tensor& weight, const HessianFactor& factor, const GridSpec& grid, QuantOrder order,
@@ -120,7 +120,7 @@ GptqResult gptq_quantize(const at::Tensor& weight, const HessianFactor& factor, 
       columns.weights.slice(0, end, I).addmm_(coupling.t(), made, /*beta=*/1, /*alpha=*/-1);
     }
   }
-  return {columns.result(), 0.5 * loss};
+  return {columns.result(grid.symmetric), 0.5 * loss};
 }
 
 }  // namespace potstill

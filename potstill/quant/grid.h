@@ -34,9 +34,10 @@ struct GridSpec {
 
 // A weight [O, I] on its grid.
 struct QuantizedWeight {
-  at::Tensor codes;   // [O, I] int8, −8 … 7
-  at::Tensor scales;  // [O, I / g] fp32, each a finite nonzero fp16 value
-  at::Tensor zeros;   // [O, I / g] int8, −8 … 7
+  at::Tensor codes;       // [O, I] int8, −8 … 7
+  at::Tensor scales;      // [O, I / g] fp32, each a finite nonzero fp16 value
+  at::Tensor zeros;       // [O, I / g] int8, −8 … 7
+  bool symmetric = true;  // zeros are all 0, and no file stores them
 
   int64_t group_size() const { return codes.size(1) / scales.size(1); }
 };

@@ -136,15 +136,14 @@ class LayerPass {
     for (size_t i = 0; i < names.size(); ++i) {
       QuantizedModule module{slice_rows(quantized, begin, begin + stack[i].size(0)), {}};
       begin += stack[i].size(0);
-      module.row = {
-          .module = linear_path(layer_, names[i]),
-          .relative_output_error = relative_output_error(stack[i], dequantize(module.weight), h),
-          .rounding_output_error = relative_output_error(stack[i], dequantize(round_to_nearest(stack[i], plain)), h),
-          .damp = factor.damp,
-          .attempts = factor.attempts,
-          .dead_inputs = factor.dead_columns,
-          .trouble = std::string(hessian_trouble_name(factor.trouble)),
-          .rounded = !factor.upper.defined()};
+      module.row = {.module = linear_path(layer_, names[i]),
+                    .relative_error = relative_output_error(stack[i], dequantize(module.weight), h),
+                    .rounding_error = relative_output_error(stack[i], dequantize(round_to_nearest(stack[i], plain)), h),
+                    .damp = factor.damp,
+                    .attempts = factor.attempts,
+                    .dead_inputs = factor.dead_columns,
+                    .trouble = std::string(hessian_trouble_name(factor.trouble)),
+                    .rounded = !factor.upper.defined()};
       install(names[i], std::move(module));
     }
     for (const char* name : names) {
@@ -180,10 +179,13 @@ class LayerPass {
 
 }  // namespace
 
+std::string ModuleRow::path() const { return linear_path(layer, module); }
+
 nlohmann::ordered_json ModuleRow::to_json() const {
-  return {{"module", module},
-          {"relative_output_error", relative_output_error},
-          {"rounding_output_error", rounding_output_error},
+  return {{"layer", layer},
+          {"module", module},
+          {"relative_error", relative_error},
+          {"rounding_error", rounding_error},
           {"damp", damp},
           {"attempts", attempts},
           {"dead_inputs", dead_inputs},
@@ -193,9 +195,10 @@ nlohmann::ordered_json ModuleRow::to_json() const {
 }
 
 ModuleRow ModuleRow::from_json(const nlohmann::json& json) {
-  return {.module = json.at("module"),
-          .relative_output_error = json.at("relative_output_error"),
-          .rounding_output_error = json.at("rounding_output_error"),
+  return {.layer = json.at("layer"),
+          .module = json.at("module"),
+          .relative_error = json.at("relative_error"),
+          .rounding_error = json.at("rounding_error"),
           .damp = json.at("damp"),
           .attempts = json.at("attempts"),
           .dead_inputs = json.at("dead_inputs"),
@@ -221,9 +224,10 @@ QuantizedLayer round_layer(int64_t layer, const DecoderLayer& weights, const Qua
     require_group_divides(settings.grid.group_size, weight.size(1), path);
     QuantizedModule module{round_to_nearest(weight, settings.grid), {}};
     const double error = ((weight - dequantize(module.weight)).norm() / weight.norm()).item<double>();
-    module.row = {.module = path,
-                  .relative_output_error = error,
-                  .rounding_output_error = error,
+    module.row = {.layer = layer,
+                  .module = name,
+                  .relative_error = error,
+                  .rounding_error = error,
                   .rounded = true,
                   .seconds = watch.seconds()};
     result.modules.push_back(std::move(module));

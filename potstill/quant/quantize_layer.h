@@ -23,15 +23,17 @@ struct QuantizeSettings {
 
 // What happened to one linear: a line of layer_errors.jsonl.
 struct ModuleRow {
-  std::string module;                  // "model.layers.0.self_attn.q_proj"
-  double relative_output_error = 0.0;  // ‖(W−Q) X‖ / ‖W X‖ over the calibration tokens; weights alone for rtn
-  double rounding_output_error = 0.0;  // the same for rounding to nearest, unclipped
-  double damp = 0.0;                   // as used
+  int64_t layer = 0;
+  std::string module;           // "q_proj"
+  double relative_error = 0.0;  // ‖(W−Q) X‖ / ‖W X‖ over the calibration tokens; of the weights themselves for rtn
+  double rounding_error = 0.0;  // the same for rounding to nearest, unclipped
+  double damp = 0.0;            // as used
   int64_t attempts = 0, dead_inputs = 0;
   std::string trouble = "none";  // hessian_trouble_name
   bool rounded = false;          // the last resort: rounded to nearest
   double seconds = 0.0;          // shared evenly by linears that were quantized together
 
+  std::string path() const;  // "model.layers.0.self_attn.q_proj"
   nlohmann::ordered_json to_json() const;
   static ModuleRow from_json(const nlohmann::json& json);
 };

@@ -34,7 +34,7 @@ class LastResorts {
       ++total_;
       if (!module.row.rounded) continue;
       ++rounded_;
-      log_warning("{}: rounded to nearest ({}, {} factorisations)", module.row.module, module.row.trouble,
+      log_warning("{}: rounded to nearest ({}, {} factorisations)", module.row.path(), module.row.trouble,
                   module.row.attempts);
     }
   }
@@ -90,17 +90,16 @@ void quantize_model(const ModelPackage& model, std::span<const std::vector<Token
   LastResorts last_resorts;
   Progress progress("quantize", layers, "layers");
   CorpusState corpus = embed_corpus(model, calibration, stream);
-  run_layers(
-      model, corpus, stream, 0, layers,
-      [&](int64_t layer, DecoderLayer& weights, CorpusState& state, const RotaryTable& rotary) {
-        throw_if_interrupted();
-        const auto finished = keeper.load(layer);
-        const auto result =
-            quantize_layer(layer, weights, state, rotary, model.config, settings, finished ? &*finished : nullptr);
-        if (!finished) keeper.save(result);
-        last_resorts.add(result);
-        progress.advance(1, fmt::format("down_proj error {:.3f}", result.modules.back().row.relative_output_error));
-      });
+  run_layers(model, corpus, stream, 0, layers,
+             [&](int64_t layer, DecoderLayer& weights, CorpusState& state, const RotaryTable& rotary) {
+               throw_if_interrupted();
+               const auto finished = keeper.load(layer);
+               const auto result = quantize_layer(layer, weights, state, rotary, model.config, settings,
+                                                  finished ? &*finished : nullptr);
+               if (!finished) keeper.save(result);
+               last_resorts.add(result);
+               progress.advance(1, fmt::format("down_proj error {:.3f}", result.modules.back().row.relative_error));
+             });
   last_resorts.require_few();
   progress.finish();
 }

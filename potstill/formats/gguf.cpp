@@ -113,7 +113,7 @@ class GgufParser {
       fail(where_, fmt::format("{} of {} bytes is over the limit of {}", field, length, max_bytes));
     const auto bytes = reader_.take(length, field);
     std::string text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
-    if (!is_valid_utf8(text)) {
+    if (!is_utf8(text)) {
       fail(fmt::format("{} @{}", where_, reader_.offset() - length), fmt::format("{} is not UTF-8", field));
     }
     return text;
@@ -378,7 +378,7 @@ uint32_t ggml_type_id(const TensorSpec& tensor, const std::filesystem::path& pat
 }
 
 void check_writable(const TensorSpec& tensor, const std::filesystem::path& path) {
-  if (tensor.name.empty() || tensor.name.size() > kMaxTensorNameBytes || !is_valid_utf8(tensor.name)) {
+  if (tensor.name.empty() || tensor.name.size() > kMaxTensorNameBytes || !is_utf8(tensor.name)) {
     throw Error(ErrorKind::kInput, path.string(),
                 fmt::format("tensor name '{}' is not 1 to {} bytes of UTF-8", tensor.name, kMaxTensorNameBytes));
   }
@@ -405,7 +405,7 @@ GgufWriter::GgufWriter(const std::filesystem::path& path, const GgufMetadata& me
   head.put(static_cast<uint64_t>(metadata.size() + (says_alignment ? 1 : 0)));
   std::set<std::string_view> keys = {"general.alignment"};
   for (const auto& [key, value] : metadata) {
-    if (key.empty() || key.size() > kMaxKeyBytes || !is_valid_utf8(key) || !keys.insert(key).second) {
+    if (key.empty() || key.size() > kMaxKeyBytes || !is_utf8(key) || !keys.insert(key).second) {
       throw Error(ErrorKind::kInput, path.string(), fmt::format("key '{}' cannot be written", key),
                   "keys are UTF-8, stand once and are not 'general.alignment'");
     }

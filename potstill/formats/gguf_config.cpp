@@ -3,13 +3,19 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <nlohmann/json.hpp>
+#include <numbers>
+#include <string>
 
 #include "potstill/base/error.h"
 #include "potstill/formats/gguf_checkpoint.h"
 
 namespace potstill {
 namespace {
+
+// A float as its author wrote it: 1e-05, not the double 9.99999974e-06 that the file's fp32 widens to.
+double shortest_decimal(double fp32) { return std::stod(fmt::format("{}", static_cast<float>(fp32))); }
 
 // The keys of config.json that GGUF has under other names; model_config_from_json checks the values.
 nlohmann::json shape_as_json(const GgufFile& file, const std::string& arch) {
@@ -19,16 +25,17 @@ nlohmann::json shape_as_json(const GgufFile& file, const std::string& arch) {
     throw Error(ErrorKind::kFormat, file.where(), "has no matrix 'token_embd.weight'",
                 "it is no language model, or only a part of one");
   }
-  nlohmann::json json = {{"model_type", arch},
-                         {"vocab_size", table->shape[0]},
-                         {"hidden_size", integer("embedding_length")},
-                         {"intermediate_size", integer("feed_forward_length")},
-                         {"num_hidden_layers", integer("block_count")},
-                         {"num_attention_heads", integer("attention.head_count")},
-                         {"max_position_embeddings", integer("context_length")},
-                         {"rms_norm_eps", file.require_number(arch + ".attention.layer_norm_rms_epsilon")},
-                         {"rope_theta", file.number(arch + ".rope.freq_base").value_or(10000.0)},
-                         {"tie_word_embeddings", file.find_tensor("output.weight") == nullptr}};
+  nlohmann::json json = {
+      {"model_type", arch},
+      {"vocab_size", table->shape[0]},
+      {"hidden_size", integer("embedding_length")},
+      {"intermediate_size", integer("feed_forward_length")},
+      {"num_hidden_layers", integer("block_count")},
+      {"num_attention_heads", integer("attention.head_count")},
+      {"max_position_embeddings", integer("context_length")},
+      {"rms_norm_eps", shortest_decimal(file.require_number(arch + ".attention.layer_norm_rms_epsilon"))},
+      {"rope_theta", shortest_decimal(file.number(arch + ".rope.freq_base").value_or(10000.0))},
+      {"tie_word_embeddings", file.find_tensor("output.weight") == nullptr}};
   if (const auto heads = file.integer(arch + ".attention.head_count_kv")) json["num_key_value_heads"] = *heads;
   if (const auto length = file.integer(arch + ".attention.key_length")) {
     json["head_dim"] = *length;
@@ -123,7 +130,7 @@ std::vector<float> llama3_rope_factors(const ModelConfig& config) {
   const double original = static_cast<double>(scaling.original_max_position_embeddings);
   std::vector<float> factors(before.size(), 1.0f);
   for (size_t i = 0; i < before.size(); ++i) {
-    const double wavelength = 2 * M_PI / before[i];
+    const double wavelength = 2 * std::numbers::pi / before[i];
     if (wavelength < original / scaling.high_freq_factor) continue;
     if (wavelength > original / scaling.low_freq_factor) {
       factors[i] = static_cast<float>(scaling.factor);

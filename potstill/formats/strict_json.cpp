@@ -34,7 +34,7 @@ nlohmann::json parse_strict_json(std::string_view text, std::string_view where, 
   }
 }
 
-bool is_valid_utf8(std::string_view text) {
+bool is_utf8(std::string_view text) {
   for (size_t i = 0; i < text.size();) {
     const auto lead = static_cast<uint8_t>(text[i++]);
     if (lead < 0x80) continue;

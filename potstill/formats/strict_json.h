@@ -10,6 +10,6 @@ namespace potstill {
 nlohmann::json parse_strict_json(std::string_view text, std::string_view where, int max_depth = 16);
 
 // Whether text is UTF-8: no overlong forms, no surrogates, nothing past U+10FFFF.
-bool is_valid_utf8(std::string_view text);
+bool is_utf8(std::string_view text);
 
 }  // namespace potstill

@@ -62,14 +62,13 @@ def main():
                 if parameter.dim() == 1:
                     parameter.add_(torch.randn_like(parameter) * 0.3)
                 parameter.copy_(parameter.half().float())
-        folder = HERE / name
-        model.half().save_pretrained(folder)
-        (folder / "generation_config.json").unlink(missing_ok=True)
-        model.float()
         generator = torch.Generator().manual_seed(5)
         sequences = [torch.randint(0, 48, (n,), generator=generator).tolist() for n in (40, 9)]
         vocabulary = list(range(48))
         write(name, reference(model, sequences, [[0, 6, 20, 39], [0, 8]], vocabulary), vocabulary)
+        folder = HERE / name  # saved last: half() rounds the RoPE frequencies too
+        model.half().save_pretrained(folder)
+        (folder / "generation_config.json").unlink(missing_ok=True)
         print(name, sum(f.stat().st_size for f in folder.iterdir()), "bytes")
 
     if len(sys.argv) > 1:

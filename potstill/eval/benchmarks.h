@@ -1,0 +1,52 @@
+// Runs benchmarks on a model and sums up: the numbers of lm-evaluation-harness.
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "potstill/eval/eval_config.h"
+#include "potstill/eval/metrics.h"
+#include "potstill/eval/task.h"
+#include "potstill/lm/language_model.h"
+
+namespace potstill {
+
+struct RowResult {
+  int64_t doc_id = 0;  // 0-based, in its task
+  Question question;
+  std::vector<double> log_likelihoods;
+  std::vector<bool> is_greedy;
+  std::vector<double> metrics;  // in the order of the task's
+};
+
+struct TaskResult {
+  std::string name;  // "arc_easy", "mmlu_astronomy"
+  nlohmann::json version;
+  int64_t num_rows = 0;  // in the file; rows.size() were scored
+  std::vector<Metric> metrics;
+  std::vector<RowResult> rows;
+};
+
+struct GroupResult {
+  TaskGroup group;  // children that were scored
+  std::vector<Metric> metrics;
+  int64_t num_rows = 0;
+};
+
+struct BenchmarkResults {
+  std::vector<TaskResult> tasks;
+  std::vector<GroupResult> groups;  // parents before children
+};
+
+// Scored rows are kept in `journal` (when given) as they come, and taken from it when the same model is asked the same
+// rows again: a killed run goes on inside a task. Throws Error(kIo | kFormat | kInput | kUsage | kInterrupted).
+BenchmarkResults run_benchmarks(LanguageModel& model, const EvalConfig& config,
+                                const std::filesystem::path& journal = {});
+
+// sha256 as the harness makes it, of a row's JSON and of a text: runs are paired by it.
+std::string doc_hash(const nlohmann::ordered_json& doc);
+
+}  // namespace potstill

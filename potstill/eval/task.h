@@ -1,0 +1,84 @@
+// Task: a multiple-choice benchmark as lm-evaluation-harness 0.4.13 asks it, byte for byte.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "potstill/lm/language_model.h"
+
+namespace potstill {
+
+// A line of a data set, its fields in the order of the file (the harness's hash of a row depends on it).
+struct Row {
+  nlohmann::ordered_json doc;
+  std::string where;  // "arc_easy/test.jsonl:17"
+
+  // Fields that a task needs; dots go into objects ("choices.text"). Throw Error(kInput) naming the field and the line.
+  std::string text(std::string_view field) const;
+  std::vector<std::string> texts(std::string_view field) const;
+  int64_t integer(std::string_view field) const;  // a number, or a text that spells one
+};
+std::vector<Row> read_rows(const std::filesystem::path& path);
+
+// A row, ready to be asked.
+struct Question {
+  std::string description;                 // stands before everything; empty for most tasks
+  std::vector<std::string> contexts;       // one a choice; the same for all, but for winogrande
+  std::vector<std::string> continuations;  // one a choice, with the space that parts it from the context
+  std::vector<std::string> choices;        // acc_norm divides by their length
+  int64_t gold = 0;                        // index of the right choice
+  nlohmann::ordered_json doc;              // as the harness logs it
+  nlohmann::json target;                   // as the harness logs it
+
+  std::vector<ScoreRequest> requests() const;
+  // What a few-shot prompt shows for this row: contexts[gold] + continuations[gold].
+  std::string example() const;
+};
+
+struct Task {
+  std::string name;    // the harness's
+  std::string folder;  // DIR/<folder>/<split>.jsonl
+  std::string split;   // the scored one
+  nlohmann::json version;
+  std::vector<std::string> metrics;  // "acc", "acc_norm"
+  std::function<Question(const Row&)> ask;
+  // For a benchmark that is a group of tasks (MMLU): the task that a row belongs to.
+  std::function<std::string(const Row&)> subtask;
+};
+
+// A group's children and its size-weighted accuracy: mmlu -> mmlu_stem -> mmlu_astronomy.
+struct TaskGroup {
+  std::string name, alias;
+  std::vector<std::string> children;  // tasks or groups
+};
+
+// The known tasks, each in its own file below tasks/.
+Task arc_easy_task();
+Task commonsense_qa_task();
+Task hellaswag_task();
+Task mmlu_task();
+Task openbookqa_task();
+Task piqa_task();
+Task social_iqa_task();
+Task winogrande_task();
+
+std::vector<TaskGroup> mmlu_groups();  // children before parents
+
+// By the harness's name or the folder's. Throws Error(kUsage) with the nearest name.
+Task find_task(std::string_view name);
+
+// Shared by the tasks' files.
+// One context, choices after a space.
+Question plain_question(const Row& row, std::string context, std::vector<std::string> choices, int64_t gold);
+// "A. …\nB. …" below a question, answered by a letter.
+Question lettered_question(const Row& row, std::string_view question, const std::vector<std::string>& options,
+                           int64_t gold);
+// Index of `answer` among `labels`. Throws Error(kInput) when it is none of them.
+int64_t label_index(const Row& row, const std::vector<std::string>& labels, const std::string& answer);
+
+}  // namespace potstill

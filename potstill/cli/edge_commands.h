@@ -1,0 +1,43 @@
+// The subcommands of potstill-edge, and the flags that they share.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <atomic>
+#include <memory>
+#include <string>
+
+#include "potstill/edge/edge_model.h"
+
+namespace potstill {
+
+struct EdgeGlobal {
+  bool quiet = false, json = false;
+};
+
+// Flags of every command that runs a model.
+struct EdgeModelFlags {
+  std::string model, activations = "auto";
+  int threads = 0;
+  int64_t context = 0;
+
+  void add_to(CLI::App& command);
+  std::unique_ptr<edge::EdgeModel> open() const;
+};
+
+struct SamplingFlags {
+  SamplingParams params;
+  int64_t max_tokens = 256;
+
+  // Chat draws by default, complete takes the likeliest.
+  void add_to(CLI::App& command, double default_temperature);
+};
+
+void add_edge_chat(CLI::App& app, EdgeGlobal& global);
+void add_edge_complete(CLI::App& app, EdgeGlobal& global);
+void add_edge_bench(CLI::App& app, EdgeGlobal& global);
+
+// Ctrl-C while an answer is written: set by the signal, read between tokens, reset by who reads it.
+extern std::atomic<bool> g_answer_stopped;
+void install_answer_interrupt();
+
+}  // namespace potstill

@@ -1,0 +1,54 @@
+#include <signal.h>
+
+#include "potstill/base/error.h"
+#include "potstill/cli/edge_commands.h"
+
+namespace potstill {
+
+std::atomic<bool> g_answer_stopped{false};
+
+void EdgeModelFlags::add_to(CLI::App& command) {
+  command.add_option("model", model, "GGUF file (F32, F16, BF16, Q8_0, Q4_0, Q4_1)")->required();
+  command.add_option("--threads", threads, "threads (0 = one a CPU)")
+      ->check(CLI::Range(0, 1024))
+      ->capture_default_str();
+  command.add_option("--context", context, "positions that prompt and answer may take (0 = the model's own maximum)")
+      ->capture_default_str();
+  command
+      .add_option(
+          "--activations", activations,
+          "fp32: what a 4-bit-weight, 16-bit-activation file says. q8: rounded to 8 bits a block, faster. auto = fp32")
+      ->check(CLI::IsMember({"auto", "fp32", "q8"}))
+      ->capture_default_str();
+}
+
+std::unique_ptr<edge::EdgeModel> EdgeModelFlags::open() const {
+  const auto mode = activations == "q8" ? edge::ActivationMode::kFast : edge::ActivationMode::kExact;
+  return std::make_unique<edge::EdgeModel>(
+      model, edge::EdgeOptions{.threads = threads, .context = context, .activations = mode});
+}
+
+void SamplingFlags::add_to(CLI::App& command, double default_temperature) {
+  params.temperature = default_temperature;
+  command.add_option("--temperature", params.temperature, "0 = always the likeliest token")->capture_default_str();
+  command.add_option("--top-k", params.top_k, "draw among the k likeliest (0 = all)")->capture_default_str();
+  command.add_option("--top-p", params.top_p, "draw among the fewest that reach this probability")
+      ->capture_default_str();
+  command.add_option("--min-p", params.min_p, "leave out what is less likely than this share of the likeliest")
+      ->capture_default_str();
+  command.add_option("--repetition-penalty", params.repetition_penalty, "above 1: divides the logits of what was said")
+      ->capture_default_str();
+  command.add_option("--seed", params.seed, "same seed, same text")->capture_default_str();
+  command.add_option("--max-tokens", max_tokens, "longest answer")
+      ->check(CLI::Range(int64_t{0}, int64_t{1} << 30))
+      ->capture_default_str();
+}
+
+void install_answer_interrupt() {
+  struct sigaction action {};
+  action.sa_handler = [](int) { g_answer_stopped.store(true, std::memory_order_relaxed); };
+  sigemptyset(&action.sa_mask);  // and no SA_RESTART: a read of the terminal returns
+  ::sigaction(SIGINT, &action, nullptr);
+}
+
+}  // namespace potstill

@@ -1,0 +1,147 @@
+#include "potstill/edge/bench.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+
+#include "potstill/base/error.h"
+#include "potstill/base/interrupt.h"
+#include "potstill/base/machine.h"
+#include "potstill/base/rng.h"
+
+namespace potstill::edge {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+// The value below which `share` of the sorted values lie.
+double percentile(std::vector<double> values, double share) {
+  std::sort(values.begin(), values.end());
+  return values[std::min(values.size() - 1, static_cast<size_t>(share * static_cast<double>(values.size())))];
+}
+
+nlohmann::ordered_json spread(const std::vector<double>& rates) {
+  return {{"min", percentile(rates, 0)}, {"max", percentile(rates, 1)}};
+}
+
+}  // namespace
+
+double read_bandwidth(ThreadPool& pool) {
+  using Word = uint64_t __attribute__((vector_size(16)));
+  constexpr int64_t kWords = int64_t{256} << 20 >> 4, kPiece = 1 << 14;
+  std::vector<Word> memory(kWords, Word{1, 2});
+  std::vector<Word> sums(static_cast<size_t>(pool.size()));  // read by nobody, but the compiler cannot know
+  double best = 0;
+  for (int pass = 0; pass < 5; ++pass) {
+    const auto start = Clock::now();
+    pool.parallel_for(kWords, kPiece, [&](int64_t begin, int64_t end, int thread) {
+      Word sum[4] = {};
+      for (int64_t i = begin; i < end; i += 4) {
+        for (int j = 0; j < 4; ++j) sum[j] += memory[static_cast<size_t>(i + j)];
+      }
+      sums[static_cast<size_t>(thread)] += sum[0] + sum[1] + sum[2] + sum[3];
+    });
+    best = std::max(best, static_cast<double>(kWords * 16) / seconds_since(start));
+  }
+  return best;
+}
+
+nlohmann::ordered_json run_bench(EdgeModel& model, const BenchOptions& options) {
+  KvCache& cache = model.cache();
+  if (options.prompt < 1 || options.generate < 1 || options.repetitions < 1 ||
+      options.prompt + options.generate > cache.capacity()) {
+    throw Error(ErrorKind::kUsage, "bench",
+                fmt::format("--prompt {} and --generate {} must be at least 1 and fit the context of {}",
+                            options.prompt, options.generate, cache.capacity()),
+                "--context sets it, up to the model's own");
+  }
+  Rng rng(1, "bench");
+  std::vector<TokenId> tokens;
+  for (int64_t i = 0; i < options.prompt + options.generate; ++i) {
+    tokens.push_back(static_cast<TokenId>(rng.below(static_cast<uint64_t>(model.config().vocab_size))));
+  }
+  const auto prompt = std::span(tokens).first(static_cast<size_t>(options.prompt));
+  std::vector<double> prompt_rates, decode_rates, latencies;
+  for (int64_t repetition = -1; repetition < options.repetitions;
+       ++repetition) {  // the first one warms caches and pages
+    cache.set_length(0);
+    auto start = Clock::now();
+    model.forward().prompt(prompt, cache);
+    const double prompt_seconds = seconds_since(start);
+    double decode_seconds = 0;
+    for (int64_t i = 0; i < options.generate; ++i) {
+      throw_if_interrupted();
+      start = Clock::now();
+      model.forward().decode(tokens[static_cast<size_t>(options.prompt + i)], cache);
+      const double latency = seconds_since(start);
+      decode_seconds += latency;
+      if (repetition >= 0) latencies.push_back(latency * 1e3);
+    }
+    if (repetition < 0) continue;
+    prompt_rates.push_back(static_cast<double>(options.prompt) / prompt_seconds);
+    decode_rates.push_back(static_cast<double>(options.generate) / decode_seconds);
+  }
+  const double peak_rss = static_cast<double>(peak_rss_bytes());  // before the 256 MB that the next line takes
+  const double bandwidth = [&] {
+    ThreadPool pool(model.threads());
+    return read_bandwidth(pool);
+  }();
+  // A decoded token reads every weight and, on average, the cache of the prompt and half of the answer.
+  const double kv_bytes = static_cast<double>(cache.bytes_per_position()) *
+                          (static_cast<double>(options.prompt) + static_cast<double>(options.generate) / 2);
+  const double bytes = static_cast<double>(model.weights().bytes_per_token()) + kv_bytes;
+  const double decode_rate = percentile(decode_rates, 0.5);
+  return {{"model", model.package().path.filename().string()},
+          {"processor", cpu_name()},
+          {"isa", kernels::kernels().name},
+          {"activations", model.forward().mode() == ActivationMode::kFast ? "q8" : "fp32"},
+          {"threads", model.threads()},
+          {"prompt", options.prompt},
+          {"generate", options.generate},
+          {"repetitions", options.repetitions},
+          {"prompt_tokens_per_s", percentile(prompt_rates, 0.5)},
+          {"prompt_tokens_per_s_range", spread(prompt_rates)},
+          {"decode_tokens_per_s", decode_rate},
+          {"decode_tokens_per_s_range", spread(decode_rates)},
+          {"latency_ms",
+           {{"p50", percentile(latencies, 0.5)},
+            {"p95", percentile(latencies, 0.95)},
+            {"p99", percentile(latencies, 0.99)}}},
+          {"bytes_per_token", static_cast<int64_t>(bytes)},
+          {"decode_gb_per_s", decode_rate * bytes / 1e9},
+          {"memory_gb_per_s", bandwidth / 1e9},
+          {"bandwidth_share", decode_rate * bytes / bandwidth},
+          {"file_mb", static_cast<double>(std::filesystem::file_size(model.package().path)) / 1e6},
+          {"kv_cache_mb", static_cast<double>(cache.bytes_per_position()) * static_cast<double>(cache.length()) / 1e6},
+          {"peak_rss_mb", peak_rss / 1e6}};
+}
+
+std::string bench_text(const nlohmann::ordered_json& result) {
+  const auto number = [&](const char* key) { return result.at(key).get<double>(); };
+  const auto range = [&](const char* key) {
+    return fmt::format("{:.1f} to {:.1f}", result.at(key).at("min").get<double>(),
+                       result.at(key).at("max").get<double>());
+  };
+  const auto& latency = result.at("latency_ms");
+  return fmt::format(
+      "{} on {} ({}, {} threads, {} activations)\n"
+      "  prompt  {:8.1f} tokens/s  ({} over {} runs of {} tokens)\n"
+      "  decode  {:8.1f} tokens/s  ({} over {} runs of {} tokens)\n"
+      "  latency {:8.2f} ms a token at the median, {:.2f} at p95, {:.2f} at p99\n"
+      "  memory  {:8.1f} GB/s of {:.1f} measured ({:.0f} %): {:.1f} MB a token\n"
+      "  peak    {:8.1f} MB resident; the file has {:.1f} MB, the KV cache {:.1f} MB",
+      result.at("model").get<std::string>(), result.at("processor").get<std::string>(),
+      result.at("isa").get<std::string>(), result.at("threads").get<int>(), result.at("activations").get<std::string>(),
+      number("prompt_tokens_per_s"), range("prompt_tokens_per_s_range"), result.at("repetitions").get<int>(),
+      result.at("prompt").get<int>(), number("decode_tokens_per_s"), range("decode_tokens_per_s_range"),
+      result.at("repetitions").get<int>(), result.at("generate").get<int>(), latency.at("p50").get<double>(),
+      latency.at("p95").get<double>(), latency.at("p99").get<double>(), number("decode_gb_per_s"),
+      number("memory_gb_per_s"), number("bandwidth_share") * 100, number("bytes_per_token") / 1e6,
+      number("peak_rss_mb"), number("file_mb"), number("kv_cache_mb"));
+}
+
+}  // namespace potstill::edge

@@ -1,0 +1,296 @@
+#include "potstill/edge/forward.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstdlib>
+#include <new>
+
+#include "potstill/base/checked_math.h"
+#include "potstill/base/error.h"
+
+namespace potstill::edge {
+namespace {
+
+constexpr int64_t kChunk = 256;       // prompt tokens at a time: activations of a 3B model stay below 30 MB
+constexpr int64_t kLogitsChunk = 16;  // positions whose logits are held at once, when all are asked for
+constexpr int64_t kTileRows = 16;     // matmul() works on this many rows
+
+}  // namespace
+
+std::byte* AlignedBytes::reserve(size_t bytes) {
+  if (bytes > size_) {
+    data_.reset(static_cast<std::byte*>(std::aligned_alloc(64, round_up<size_t>(bytes, 64))));
+    if (data_ == nullptr) throw std::bad_alloc();
+    size_ = bytes;
+  }
+  return data_.get();
+}
+
+void AlignedBytes::Free::operator()(std::byte* p) const { std::free(p); }
+
+Forward::Forward(const EdgeWeights& weights, ThreadPool& pool, ActivationMode mode)
+    : weights_(weights),
+      pool_(pool),
+      mode_(mode),
+      kernels_(kernels::kernels()),
+      scratch_(static_cast<size_t>(pool.size())) {}
+
+std::span<const float> Forward::prompt(std::span<const TokenId> tokens, KvCache& cache) {
+  check_tokens(tokens, cache);
+  const auto D = static_cast<size_t>(weights_.config.hidden_size);
+  size_t last = 0;
+  for (size_t begin = 0; begin < tokens.size(); begin += kChunk) {
+    const auto chunk = tokens.subspan(begin, std::min<size_t>(kChunk, tokens.size() - begin));
+    run_layers(chunk, cache, /*decoding=*/false);
+    last = chunk.size() - 1;
+  }
+  // As decode() would: unpacking the head for one position costs three times as much.
+  return head_logits(hidden_.data() + last * D, 1, /*decoding=*/true);
+}
+
+void Forward::prompt(std::span<const TokenId> tokens, KvCache& cache,
+                     const std::function<void(size_t, std::span<const float>)>& visit) {
+  check_tokens(tokens, cache);
+  const auto D = static_cast<size_t>(weights_.config.hidden_size), V = static_cast<size_t>(weights_.config.vocab_size);
+  for (size_t begin = 0; begin < tokens.size(); begin += kChunk) {
+    const auto chunk = tokens.subspan(begin, std::min<size_t>(kChunk, tokens.size() - begin));
+    run_layers(chunk, cache, /*decoding=*/false);
+    for (size_t i = 0; i < chunk.size(); i += kLogitsChunk) {
+      const size_t count = std::min<size_t>(kLogitsChunk, chunk.size() - i);
+      const auto logits = head_logits(hidden_.data() + i * D, static_cast<int64_t>(count), /*decoding=*/false);
+      for (size_t j = 0; j < count; ++j) visit(begin + i + j, logits.subspan(j * V, V));
+    }
+  }
+}
+
+std::span<const float> Forward::decode(TokenId token, KvCache& cache) {
+  const std::array<TokenId, 1> tokens{token};
+  check_tokens(tokens, cache);
+  run_layers(tokens, cache, /*decoding=*/true);
+  return head_logits(hidden_.data(), 1, /*decoding=*/true);
+}
+
+// hidden_ [T, D] after the last layer; T positions more in the cache.
+void Forward::run_layers(std::span<const TokenId> tokens, KvCache& cache, bool decoding) {
+  decoding_ = decoding;
+  const ModelConfig& config = weights_.config;
+  const auto T = static_cast<int64_t>(tokens.size());
+  resize(T);
+  const auto half = static_cast<size_t>(config.head_dim / 2);
+  pool_.parallel_for(T, 16, [&](int64_t begin, int64_t end, int) {
+    for (int64_t t = begin; t < end; ++t) {
+      const auto row = static_cast<size_t>(t);
+      kernels_.dequantize_row(weights_.embedding, tokens[row], hidden_.data() + t * config.hidden_size);
+      kernels::rope_angles(cache.length() + t, weights_.inverse_frequencies,
+                           std::span(cosines_).subspan(row * half, half), std::span(sines_).subspan(row * half, half));
+    }
+  });
+  for (size_t layer = 0; layer < weights_.layers.size(); ++layer) {
+    run_layer(weights_.layers[layer], static_cast<int64_t>(layer), T, cache);
+  }
+  cache.set_length(cache.length() + T);
+}
+
+// h += o_proj(attention(norm(h)));  h += down_proj(silu(gate_proj(norm(h))) * up_proj(norm(h)))           all [T, …]
+void Forward::run_layer(const LayerWeights& layer, int64_t index, int64_t T, KvCache& cache) {
+  const ModelConfig& config = weights_.config;
+  const int64_t D = config.hidden_size, F = config.intermediate_size;
+
+  norm_rows(hidden_.data(), layer.attention_norm, T, normed_.data());
+  const std::array<Product, 3> qkv{
+      {{&layer.q_proj, q_.data()}, {&layer.k_proj, k_.data()}, {&layer.v_proj, v_.data()}}};
+  multiply(normed_.data(), D, T, qkv);
+  turn_and_store(layer, index, T, cache);
+  attend(index, T, cache);
+  const std::array<Product, 1> out{{{&layer.o_proj, normed_.data()}}};
+  multiply(attended_.data(), config.q_size(), T, out);
+  kernels_.add(hidden_.data(), normed_.data(), T * D);
+
+  norm_rows(hidden_.data(), layer.mlp_norm, T, normed_.data());
+  const std::array<Product, 2> gate_up{{{&layer.gate_proj, gate_.data()}, {&layer.up_proj, up_.data()}}};
+  multiply(normed_.data(), D, T, gate_up);
+  pool_.parallel_for(T * F, std::max<int64_t>(F, 4096), [&](int64_t begin, int64_t end, int) {
+    kernels_.swiglu(gate_.data() + begin, up_.data() + begin, end - begin);
+  });
+  const std::array<Product, 1> down{{{&layer.down_proj, normed_.data()}}};
+  multiply(gate_.data(), F, T, down);
+  kernels_.add(hidden_.data(), normed_.data(), T * D);
+}
+
+// q and k get their norms (qwen3) and their turn; k and v go into the cache.
+void Forward::turn_and_store(const LayerWeights& layer, int64_t index, int64_t T, KvCache& cache) {
+  const ModelConfig& config = weights_.config;
+  const int64_t Dh = config.head_dim, H = config.num_attention_heads, Hk = config.num_key_value_heads;
+  const auto half = static_cast<size_t>(Dh / 2);
+  const auto eps = static_cast<float>(config.rms_norm_eps);
+  pool_.parallel_for(T, 8, [&](int64_t begin, int64_t end, int) {
+    for (int64_t t = begin; t < end; ++t) {
+      const auto cosines = std::span(cosines_).subspan(static_cast<size_t>(t) * half, half);
+      const auto sines = std::span(sines_).subspan(static_cast<size_t>(t) * half, half);
+      const int64_t position = cache.length() + t;
+      for (int64_t h = 0; h < H; ++h) {
+        float* q = q_.data() + (t * H + h) * Dh;
+        if (!layer.q_norm.empty()) kernels_.rms_norm(q, layer.q_norm.data(), Dh, eps, q);
+        kernels::rope(weights_.rope_order, cosines, sines, q);
+      }
+      for (int64_t h = 0; h < Hk; ++h) {
+        float* k = k_.data() + (t * Hk + h) * Dh;
+        if (!layer.k_norm.empty()) kernels_.rms_norm(k, layer.k_norm.data(), Dh, eps, k);
+        kernels::rope(weights_.rope_order, cosines, sines, k);
+        kernels_.store_key(k, Dh, cache.stride(), position, cache.keys(index, h));
+        kernels_.store_value(v_.data() + (t * Hk + h) * Dh, Dh, cache.stride(), position, cache.values(index, h));
+      }
+    }
+  });
+}
+
+// attended_ [T, H · Dh]. A piece of work is one KV head with some of its queries: those of a few neighbouring tokens
+// share the conversion of keys and values. A single token's heads are spread singly, so that three heads keep two
+// threads busy.
+void Forward::attend(int64_t layer, int64_t T, KvCache& cache) {
+  const ModelConfig& config = weights_.config;
+  const int64_t Dh = config.head_dim, H = config.num_attention_heads, Hk = config.num_key_value_heads, group = H / Hk;
+  constexpr int64_t kTokens = 8;
+  const int64_t heads_a_piece = T == 1 && Hk % pool_.size() != 0 ? 1 : group;
+  const int64_t head_pieces = H / heads_a_piece, token_pieces = ceil_div(T, kTokens);
+  pool_.parallel_for(head_pieces * token_pieces, 1, [&](int64_t piece, int64_t last, int thread) {
+    std::vector<const float*> queries;
+    std::vector<float*> outputs;
+    std::vector<int64_t> begins, ends;
+    for (; piece < last; ++piece) {
+      const int64_t first_head = piece % head_pieces * heads_a_piece, first_token = piece / head_pieces * kTokens;
+      queries.clear(), outputs.clear(), begins.clear(), ends.clear();
+      for (int64_t t = first_token; t < std::min(T, first_token + kTokens); ++t) {
+        const int64_t end = cache.length() + t + 1;
+        for (int64_t h = first_head; h < first_head + heads_a_piece; ++h) {
+          queries.push_back(q_.data() + (t * H + h) * Dh);
+          outputs.push_back(attended_.data() + (t * H + h) * Dh);
+          begins.push_back(config.sliding_window > 0 ? std::max<int64_t>(0, end - config.sliding_window) : 0);
+          ends.push_back(end);
+        }
+      }
+      const int64_t kv_head = first_head / group;
+      const kernels::AttentionTask task{.head_dim = Dh,
+                                        .stride = cache.stride(),
+                                        .scale = 1.0f / std::sqrt(static_cast<float>(Dh)),
+                                        .keys = cache.keys(layer, kv_head),
+                                        .values = cache.values(layer, kv_head),
+                                        .num_queries = static_cast<int64_t>(queries.size()),
+                                        .queries = queries.data(),
+                                        .outputs = outputs.data(),
+                                        .begin = begins.data(),
+                                        .end = ends.data()};
+      auto& scratch = scratch_[static_cast<size_t>(thread)];
+      kernels_.attention(
+          task, scratch.reserve_for<float>(static_cast<size_t>(kernels::attention_scratch_floats(ends.back()))));
+    }
+  });
+}
+
+void Forward::norm_rows(const float* x, const std::vector<float>& weight, int64_t T, float* y) {
+  const int64_t D = weights_.config.hidden_size;
+  const auto eps = static_cast<float>(weights_.config.rms_norm_eps);
+  pool_.parallel_for(T, 16, [&](int64_t begin, int64_t end, int) {
+    for (int64_t t = begin; t < end; ++t) kernels_.rms_norm(x + t * D, weight.data(), D, eps, y + t * D);
+  });
+}
+
+// Products of the same activations are one stretch of rows for the threads to share.
+void Forward::multiply(const float* x, int64_t cols, int64_t T, std::span<const Product> products) {
+  const kernels::Activations activations = prepare(x, cols, T);
+  const int64_t unit = decoding_ ? 1 : kTileRows;
+  int64_t num_units = 0;
+  for (const Product& product : products) num_units += ceil_div(product.linear->weight.rows, unit);
+  // About eight pieces a thread: a thread that is late (another program on its CPU) leaves its share to the others.
+  const int64_t grain = std::max<int64_t>(1, num_units / (pool_.size() * 8));
+  pool_.parallel_for(num_units, grain, [&](int64_t begin, int64_t end, int thread) {
+    for (const Product& product : products) {
+      const kernels::MatrixView& weight = product.linear->weight;
+      const int64_t units = ceil_div(weight.rows, unit);
+      const int64_t row = std::max<int64_t>(begin, 0) * unit,
+                    row_end = std::min(std::min(end, units) * unit, weight.rows);
+      begin -= units, end -= units;
+      if (row >= row_end) continue;
+      if (decoding_) {
+        kernels_.matvec(weight, row, row_end, activations, 0, product.y + row);
+      } else {
+        std::byte* scratch = scratch_[static_cast<size_t>(thread)].reserve(kernels::matmul_scratch_bytes(cols));
+        kernels_.matmul(weight, row, row_end, activations, 0, T, product.y + row, weight.rows, scratch);
+      }
+      if (product.linear->bias.empty()) continue;
+      for (int64_t t = 0; t < T; ++t) {
+        kernels_.add(product.y + t * weight.rows + row, product.linear->bias.data() + row, row_end - row);
+      }
+    }
+  });
+}
+
+// The activations in the form that the products read: with block sums, and in 8 bits where the mode says so.
+kernels::Activations Forward::prepare(const float* x, int64_t cols, int64_t T) {
+  kernels::Activations activations{.num_tokens = T, .cols = cols, .values = x};
+  if (cols % kernels::kBlock != 0) return activations;  // such weights are floats, which read `values` alone
+  const int64_t blocks = cols / kernels::kBlock;
+  block_sums_.resize(std::max(block_sums_.size(), static_cast<size_t>(T * blocks)));
+  activations.block_sums = block_sums_.data();
+  if (mode_ == ActivationMode::kFast) {
+    scales_.resize(std::max(scales_.size(), static_cast<size_t>(T * blocks)));
+    activations.scales = scales_.data();
+    activations.codes = codes_.reserve_for<int8_t>(static_cast<size_t>(T * cols));
+  }
+  auto* codes = const_cast<int8_t*>(activations.codes);
+  pool_.parallel_for(T, 16, [&](int64_t begin, int64_t end, int) {
+    for (int64_t t = begin; t < end; ++t) {
+      float* sums = block_sums_.data() + t * blocks;
+      if (codes == nullptr) {
+        kernels_.block_sums(x + t * cols, cols, sums);
+      } else {
+        kernels_.quantize_row(x + t * cols, cols, codes + t * cols, scales_.data() + t * blocks, sums);
+      }
+    }
+  });
+  return activations;
+}
+
+// logits_ [T, V] = head(norm(hidden)).
+std::span<const float> Forward::head_logits(const float* hidden, int64_t T, bool decoding) {
+  decoding_ = decoding;
+  norm_rows(hidden, weights_.output_norm, T, normed_.data());
+  const auto count = static_cast<size_t>(T * weights_.config.vocab_size);
+  logits_.resize(std::max(logits_.size(), count));
+  const Linear head{weights_.head, {}};
+  const std::array<Product, 1> products{{{&head, logits_.data()}}};
+  multiply(normed_.data(), weights_.config.hidden_size, T, products);
+  return std::span(logits_).first(count);
+}
+
+void Forward::check_tokens(std::span<const TokenId> tokens, const KvCache& cache) const {
+  const int64_t end = cache.length() + static_cast<int64_t>(tokens.size());
+  if (tokens.empty()) throw Error(ErrorKind::kInput, "prompt", "no tokens", "give at least one");
+  if (end > cache.capacity()) {
+    throw Error(ErrorKind::kInput, "context", fmt::format("{} positions are needed but {} fit", end, cache.capacity()),
+                "shorten the prompt, or ask for a larger --context");
+  }
+  for (const TokenId id : tokens) {
+    if (id < 0 || id >= weights_.config.vocab_size) {
+      throw Error(ErrorKind::kInput, "token ids",
+                  fmt::format("{} is outside the vocabulary of {}", id, weights_.config.vocab_size));
+    }
+  }
+}
+
+void Forward::resize(int64_t num_tokens) {
+  const ModelConfig& config = weights_.config;
+  const auto grow = [num_tokens](std::vector<float>& buffer, int64_t width) {
+    buffer.resize(std::max(buffer.size(), static_cast<size_t>(num_tokens * width)));
+  };
+  for (auto* buffer : {&hidden_, &normed_}) grow(*buffer, config.hidden_size);
+  for (auto* buffer : {&q_, &attended_}) grow(*buffer, config.q_size());
+  for (auto* buffer : {&k_, &v_}) grow(*buffer, config.kv_size());
+  for (auto* buffer : {&gate_, &up_}) grow(*buffer, config.intermediate_size);
+  for (auto* buffer : {&cosines_, &sines_}) grow(*buffer, config.head_dim / 2);
+}
+
+}  // namespace potstill::edge

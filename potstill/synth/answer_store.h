@@ -1,0 +1,63 @@
+// AnswerStore: every answer of the teacher, on the disk before it is used, found again by what was asked.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <span>
+#include <string>
+#include <unordered_map>
+#include <unordered_set>
+#include <vector>
+
+#include "potstill/base/atomic_file.h"
+#include "potstill/lm/language_model.h"
+
+namespace potstill {
+
+// A request's key is the SHA-256 of the model's identity and the whole request, never of its place in a run; so a
+// killed run goes on without asking again, and a changed threshold, prompt or task asks only for what it touches.
+class AnswerStore {
+ public:
+  // `journal` grows by one line an answer and is read back at the start. Throws Error(kFormat) for a line that is no
+  // record of ours (a torn last line is cut off).
+  // `identity` stands for the weights in keys; empty: the model's name.
+  AnswerStore(LanguageModel& model, const std::filesystem::path& journal, int64_t batch, std::string identity = {});
+
+  struct Generated {
+    std::string text, key;
+    FinishReason finish = FinishReason::kStop;
+  };
+  // `what` names the work in the progress line. Results in the order of the requests.
+  std::vector<Generated> generate(std::string_view what, std::span<const GenerateRequest> requests);
+  std::vector<ScoreResult> score(std::string_view what, std::span<const ScoreRequest> requests);
+  std::vector<std::vector<double>> choose(std::string_view what, std::span<const ChoiceRequest> requests);
+
+  int64_t num_asked() const { return num_asked_; }                // by this process
+  int64_t num_reused() const { return num_reused_; }              // found on the disk
+  int64_t generated_tokens() const { return generated_tokens_; }  // of all answers used, asked now or before
+  int64_t prompt_tokens() const { return prompt_tokens_; }
+  // Writes the records that this run used, in the order of their first use: the same bytes for every order of answers.
+  void write_used(const std::filesystem::path& path) const;
+
+ private:
+  // Calls ask(missing, done) for the requests that are not on the disk, a batch at a time; done(i, response) stores.
+  template <class Request, class Ask>
+  std::vector<nlohmann::json> answer(std::string_view what, std::string_view kind, std::span<const Request> requests,
+                                     const Ask& ask);
+  void load(const std::filesystem::path& journal);
+  std::string key_of(std::string_view kind, const nlohmann::json& request) const;
+  std::string remember(const std::string& key, std::string_view kind, const nlohmann::json& request,
+                       const nlohmann::json& response);
+
+  LanguageModel& model_;
+  std::string identity_;
+  Journal journal_;
+  size_t batch_;
+  std::unordered_map<std::string, std::string> lines_;  // key -> the journal's line
+  std::vector<std::string> used_;                       // keys, by first use
+  std::unordered_set<std::string> used_set_;
+  int64_t num_asked_ = 0, num_reused_ = 0, generated_tokens_ = 0, prompt_tokens_ = 0;
+};
+
+}  // namespace potstill

@@ -1,0 +1,203 @@
+#include "potstill/synth/filters.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cctype>
+#include <map>
+#include <set>
+
+#include "potstill/synth/words.h"
+
+namespace potstill {
+namespace {
+
+using Verdict = std::optional<Refusal>;
+
+// Matched as whole words in a row, case and punctuation ignored.
+constexpr auto kRefusals = std::to_array<std::string_view>(
+    {"i cannot", "i can't", "i can not", "i'm sorry", "i am sorry", "i apologize", "i'm unable", "i am unable",
+     "i don't know", "i do not know", "i'm not able", "i won't", "cannot answer", "can't answer", "unable to answer",
+     "unable to provide"});
+constexpr auto kSelfReferences = std::to_array<std::string_view>(
+    {"as an ai", "as a language model", "an ai assistant", "ai language model", "language model", "my training data",
+     "my knowledge cutoff", "i am an ai", "i'm an ai", "openai", "hugging face", "smollm"});
+// Talk about the prompt in place of an answer, and things that a text cannot show.
+constexpr auto kPromptTalk = std::to_array<std::string_view>(
+    {"the fact", "this fact", "the passage", "the text above", "the question", "this question", "the answer is",
+     "following question", "the diagram", "the picture", "the image", "the graph", "the table"});
+
+std::string word_string(std::string_view text) {
+  std::string joined = " ";
+  for (const auto& word : words_of(text)) joined += word + " ";
+  return joined;
+}
+
+// `words` is word_string of the text; a phrase matches at word borders.
+template <class Phrases>
+Verdict find_phrase(std::string_view rule, const std::string& words, const Phrases& phrases) {
+  for (const auto& phrase : phrases) {
+    const std::string needle = word_string(phrase);
+    if (needle.size() > 1 && words.find(needle) != std::string::npos) {
+      return Refusal{std::string(rule), fmt::format("'{}'", phrase)};
+    }
+  }
+  return std::nullopt;
+}
+
+// The code point at `i`, which moves past it; invalid UTF-8 gives U+FFFD and moves one byte.
+char32_t next_code_point(std::string_view text, size_t& i) {
+  const auto lead = static_cast<unsigned char>(text[i++]);
+  if (lead < 0x80) return lead;
+  const int more = lead >= 0xF0 && lead < 0xF8   ? 3
+                   : lead >= 0xE0 && lead < 0xF0 ? 2
+                   : lead >= 0xC2 && lead < 0xE0 ? 1
+                                                 : 0;
+  if (more == 0 || i + static_cast<size_t>(more) > text.size()) return 0xFFFD;
+  char32_t code = lead & (0x3F >> more);
+  for (int k = 0; k < more; ++k) {
+    const auto byte = static_cast<unsigned char>(text[i + static_cast<size_t>(k)]);
+    if ((byte & 0xC0) != 0x80) return 0xFFFD;
+    code = code << 6 | (byte & 0x3F);
+  }
+  i += static_cast<size_t>(more);
+  return code;
+}
+
+bool is_latin(char32_t code) {
+  return (code >= 0x20 && code < 0x7F) || (code >= 0xA0 && code <= 0x24F) || (code >= 0x2010 && code <= 0x2026) ||
+         (code >= 0x2070 && code <= 0x209C) || (code >= 0x2150 && code <= 0x215E) || code == 0x2032 || code == 0x2033 ||
+         code == 0x2212 || code == 0x20AC || code == 0x2103;
+}
+
+Verdict check_charset(const Task& task, std::string_view text) {
+  for (size_t i = 0; i < text.size();) {
+    const char32_t code = next_code_point(text, i);
+    const bool broken = code == 0xFFFD || code < 0x20 || code == 0x7F;
+    if (broken || (task.filter.charset == "latin" && !is_latin(code))) {
+      return Refusal{"charset", fmt::format("U+{:04X}", static_cast<uint32_t>(code))};
+    }
+  }
+  return std::nullopt;
+}
+
+Verdict check_length(std::string_view text, int64_t least, int64_t most) {
+  const auto count = static_cast<int64_t>(words_of(text).size());
+  if (count >= least && count <= most) return std::nullopt;
+  return Refusal{"length", fmt::format("{} words, must be {} to {}", count, least, most)};
+}
+
+// A phrase of four words that comes twice, or one word three times in a row.
+Verdict check_loop(std::string_view text) {
+  const auto words = words_of(text);
+  std::set<std::string> seen;
+  for (size_t i = 0; i < words.size(); ++i) {
+    if (i >= 2 && words[i] == words[i - 1] && words[i] == words[i - 2]) return Refusal{"loop", words[i]};
+    if (i + 4 > words.size()) continue;
+    const auto phrase = fmt::format("{} {} {} {}", words[i], words[i + 1], words[i + 2], words[i + 3]);
+    if (!seen.insert(phrase).second) return Refusal{"loop", phrase};
+  }
+  return std::nullopt;
+}
+
+// Labels, list marks, markup and links that belong to a prompt or a page, not to a sentence.
+Verdict check_markup(std::string_view text) {
+  for (const std::string_view mark : {"http", "www.", "```", "**", "##", "<|", "|>", "{", "}", "___", "\\",
+                                      "Question:", "Answer:", "Fact:", "Topic:", "A)", "B)", "(a)", "(A)"}) {
+    if (text.find(mark) != std::string_view::npos) return Refusal{"format", fmt::format("holds '{}'", mark)};
+  }
+  return std::nullopt;
+}
+
+Verdict check_phrases(const Task& task, std::string_view text) {
+  const std::string words = word_string(text);
+  if (auto found = find_phrase("refusal", words, kRefusals)) return found;
+  if (auto found = find_phrase("self_reference", words, kSelfReferences)) return found;
+  if (auto found = find_phrase("prompt_talk", words, kPromptTalk)) return found;
+  return find_phrase("forbidden", words, task.forbidden);
+}
+
+bool starts_a_sentence(std::string_view text) {
+  const auto first = static_cast<unsigned char>(text.front());
+  return std::isupper(first) || std::isdigit(first) || first >= 0x80;
+}
+
+double share_in(const std::vector<std::string>& stems, const std::set<std::string>& known) {
+  if (stems.empty()) return 1.0;
+  const auto found = std::ranges::count_if(stems, [&](const std::string& word) { return known.contains(word); });
+  return static_cast<double>(found) / static_cast<double>(stems.size());
+}
+
+// "A solid is a solid that is solid": a word of the question that the answer needs twice explains nothing; nor does an
+// answer that brings no new word.
+Verdict check_new_words(const Task& task, const PairText& pair) {
+  const auto question = content_stems(pair.question), answer = content_stems(pair.answer);
+  const std::set<std::string> asked(question.begin(), question.end());
+  const double repeated = share_in(answer, asked);
+  if (repeated > task.filter.max_question_overlap || answer.empty()) {
+    return Refusal{"repeats_question", fmt::format("{:.0f} % of its words", 100 * repeated)};
+  }
+  std::map<std::string, int> counts;
+  for (const auto& word : answer) {
+    if (asked.contains(word) && ++counts[word] == 2) return Refusal{"circular", fmt::format("'{}' twice", word)};
+  }
+  return std::nullopt;
+}
+
+// What the answer says must stand in the fact: its words, its numbers, and whether it denies.
+Verdict check_grounding(const Task& task, const PairText& pair) {
+  if (pair.fact.empty()) return std::nullopt;
+  const auto fact = content_stems(pair.fact), question = content_stems(pair.question);
+  const std::set<std::string> in_fact(fact.begin(), fact.end());
+  std::set<std::string> known = in_fact;
+  known.insert(question.begin(), question.end());
+  const double asked = share_in(question, in_fact);
+  if (asked < task.filter.min_grounding) {
+    return Refusal{"off_fact", fmt::format("{:.0f} % of the question's words stand in the fact", 100 * asked)};
+  }
+  const double grounded = share_in(content_stems(pair.answer), known);
+  if (grounded < task.filter.min_grounding) {
+    return Refusal{"ungrounded", fmt::format("{:.0f} % of its words stand in the fact", 100 * grounded)};
+  }
+  const auto given = numerals_of(pair.fact);
+  for (const auto& number : numerals_of(pair.answer)) {
+    if (std::ranges::find(given, number) == given.end()) return Refusal{"numerals", fmt::format("'{}'", number)};
+  }
+  if (has_negation(pair.answer) != has_negation(pair.fact)) return Refusal{"negation", "says it the other way round"};
+  return std::nullopt;
+}
+
+Verdict check_text(const Task& task, std::string_view text) {
+  if (auto found = check_charset(task, text)) return found;
+  if (auto found = check_markup(text)) return found;
+  if (auto found = check_phrases(task, text)) return found;
+  return check_loop(text);
+}
+
+}  // namespace
+
+std::optional<Refusal> refuse_question(const Task& task, std::string_view question, bool truncated) {
+  if (question.empty()) return Refusal{"format", "empty"};
+  if (truncated) return Refusal{"truncated", "reached the token limit"};
+  if (!question.ends_with('?')) return Refusal{"format", "does not end with '?'"};
+  if (std::ranges::count(question, '?') > 1) return Refusal{"format", "asks more than once"};
+  if (!starts_a_sentence(question)) return Refusal{"format", "does not begin as a sentence"};
+  if (auto found = check_length(question, task.filter.min_question_words, task.filter.max_question_words)) return found;
+  return check_text(task, question);
+}
+
+std::optional<Refusal> refuse_answer(const Task& task, const PairText& pair, bool truncated) {
+  const std::string_view answer = pair.answer;
+  if (answer.empty()) return Refusal{"format", "empty"};
+  if (truncated) return Refusal{"truncated", "reached the token limit"};
+  if (!answer.ends_with('.') && !answer.ends_with('!')) return Refusal{"format", "does not end as a sentence"};
+  if (answer.find('?') != std::string_view::npos) return Refusal{"format", "asks back"};
+  if (!starts_a_sentence(answer)) return Refusal{"format", "does not begin as a sentence"};
+  if (auto found = check_length(answer, task.filter.min_answer_words, task.filter.max_answer_words)) return found;
+  if (auto found = check_text(task, answer)) return found;
+  if (auto found = check_new_words(task, pair)) return found;
+  return check_grounding(task, pair);
+}
+
+}  // namespace potstill

@@ -1,0 +1,47 @@
+// How D_gen is made; what it is about stands in the task file (task.h).
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "potstill/base/fields.h"
+
+namespace potstill {
+
+struct SynthConfig {
+  int64_t pairs = 64;
+  int64_t batch = 32;
+  int64_t max_rounds = 4;
+  double surplus = 0.25;
+  std::string prompting = "completion";
+  std::string critique = "expected";
+  double temperature = 0.7;
+  double min_p = 0.1;
+  int64_t max_question_tokens = 40;
+  int64_t max_answer_tokens = 96;
+  double heldout_share = 0.2;
+
+  template <class Self, class Visitor>
+  static void fields(Self& self, Visitor& visit) {
+    visit("pairs", self.pairs, "question/answer pairs to accept", in_range(1, 1e6));
+    visit("batch", self.batch, "requests that the teacher gets at a time", in_range(1, 4096));
+    visit("max_rounds", self.max_rounds, "rounds over the subtopics before giving up", in_range(1, 1000));
+    visit("surplus", self.surplus, "share of further candidates from which the best by score are kept",
+          in_range(0.0, 10.0));
+    visit("prompting", self.prompting, "how the teacher is asked: as a text to go on with, or in chat turns",
+          one_of({"completion", "chat"}));
+    visit("critique", self.critique,
+          "how ratings are read: the expected value of the score token, or from a critique written as JSON",
+          one_of({"expected", "json"}));
+    visit("temperature", self.temperature, "sampling temperature of the questions; answers are greedy",
+          in_range(0.0, 2.0));
+    visit("min_p", self.min_p, "tokens below this share of the likeliest one's probability are not drawn",
+          in_range(0.0, 1.0));
+    visit("max_question_tokens", self.max_question_tokens, "longer questions are cut and dropped", in_range(4, 4096));
+    visit("max_answer_tokens", self.max_answer_tokens, "longer answers are cut and dropped", in_range(4, 32768));
+    visit("heldout_share", self.heldout_share, "share of the pairs kept from training, to evaluate on",
+          in_range(0.0, 0.9));
+  }
+};
+
+}  // namespace potstill

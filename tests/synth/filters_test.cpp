@@ -1,0 +1,153 @@
+#include "potstill/synth/filters.h"
+
+#include <gtest/gtest.h>
+
+#include "potstill/synth/novelty.h"
+#include "potstill/synth/words.h"
+
+namespace potstill {
+namespace {
+
+Task science() {
+  Task task;
+  task.name = "science";
+  task.forbidden = {"click here"};
+  return task;
+}
+
+std::string question_rule(std::string_view question, bool truncated = false) {
+  const auto refusal = refuse_question(science(), question, truncated);
+  return refusal ? refusal->rule : "";
+}
+
+std::string answer_rule(const PairText& pair, bool truncated = false) {
+  const auto refusal = refuse_answer(science(), pair, truncated);
+  return refusal ? refusal->rule : "";
+}
+
+struct QuestionCase {
+  const char *rule, *refused, *kept;
+};
+
+// Each rule with a question that it must refuse and a near one that nothing may refuse.
+TEST(RefuseQuestion, EachRuleRefusesItsCaseAndKeepsANearOne) {
+  const QuestionCase cases[] = {
+      {"format", "Ice floats on water.", "Why does ice float on water?"},
+      {"format", "What is ice? What is snow?", "What are ice and snow?"},
+      {"format", "why does ice float?", "Why does ice float?"},
+      {"format", "", "What is it?"},
+      {"format", "What is ice? A) water B) air?", "What is ice made of?"},
+      {"format", "What is **ice**, really?", "What is ice, really?"},
+      {"format", "Where does http://x.org lead?", "Where does the river lead?"},
+      {"length", "Why ice?", "Why does ice?"},
+      {"length",
+       "Why one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+       "eighteen nineteen twenty one two three four five six seven eight nine ten?",
+       "Why one two three four five six seven eight nine ten?"},
+      {"charset", "What is \xE5\x86\xB0 made of?", "What is caf\xC3\xA9 au lait \xE2\x80\x93 coffee?"},
+      {"charset", "What is \xFF made of?",
+       "What is 5\xC2\xB0"
+       "C?"},
+      {"charset", "What is \x01 made of?", "What is iron made of?"},
+      {"self_reference", "As an AI, what are you?", "What is an air pump?"},
+      {"refusal", "I'm sorry, what is ice?", "Is ice a solid?"},
+      {"prompt_talk", "What does the fact say about ice?", "What does ice do in the Sun?"},
+      {"prompt_talk", "What is shown in the picture of ice?", "What does a lens do?"},
+      {"forbidden", "What do you see when you click here?", "What makes a latch click?"},
+      {"loop", "Why is ice is ice is ice is cold?", "Why is ice cold and steam hot?"},
+      {"loop", "Why why why does ice float?", "Why does ice float, and why does a stone sink?"},
+  };
+  for (const auto& c : cases) {
+    EXPECT_EQ(question_rule(c.refused), c.rule) << c.refused;
+    EXPECT_EQ(question_rule(c.kept), "") << c.kept;
+  }
+  EXPECT_EQ(question_rule("Why does ice float?", /*truncated=*/true), "truncated");
+}
+
+struct AnswerCase {
+  const char* rule;
+  PairText refused, kept;
+};
+
+TEST(RefuseAnswer, EachRuleRefusesItsCaseAndKeepsANearOne) {
+  const std::string_view fact = "Ice floats on water because ice is less dense than liquid water.";
+  const std::string_view question = "Why does ice float on water?";
+  const PairText good{fact, question, "Ice floats because it is less dense than liquid water."};
+  const std::string_view no_air = "Sound cannot travel in space because there is no air.";
+  const AnswerCase cases[] = {
+      {"format", {fact, question, "It is less dense than liquid water"}, good},
+      {"format", {fact, question, "is less dense than liquid water."}, good},
+      {"format", {fact, question, "Is it less dense than water? It is."}, good},
+      {"format", {fact, question, "Answer: it is less dense than liquid water, Answer: yes."}, good},
+      {"length", {fact, question, "Less dense."}, good},
+      {"refusal", {"", question, "I cannot say why ice is less dense."}, good},
+      {"self_reference", {"", question, "As a language model, I find it less dense."}, good},
+      {"prompt_talk", {fact, question, "The fact says ice is less dense than water."}, good},
+      {"charset",
+       {fact, question,
+        "It is less \xEF\xBF\xBD"
+        "dense than liquid water."},
+       good},
+      {"loop", {"", question, "It is less dense and it is less dense and so on."}, good},
+      {"repeats_question", {"", question, "Ice floats on water."}, good},
+      {"circular",
+       {"", "What is a solid?", "A solid is a solid thing with its own shape."},
+       {"", "What is a solid?", "A solid is a material with its own shape."}},
+      {"off_fact", {fact, "How many planets orbit Jupiter and Saturn?", "Ice is less dense than liquid water."}, good},
+      {"ungrounded", {fact, question, "Ice floats because tiny bubbles of magic gas lift its crystals."}, good},
+      {"numerals",
+       {fact, question, "Ice floats because it is 9 times less dense than liquid water."},
+       {"Ice is 9 percent less dense than water.", "Is ice less dense?",
+        "Yes, ice is 9 percent less dense than water."}},
+      {"negation",
+       {no_air, "Can sound travel in space?", "Sound can travel in space because there is air."},
+       {no_air, "Can sound travel in space?", "It cannot travel, because in space there is no air."}},
+  };
+  for (const auto& c : cases) {
+    EXPECT_EQ(answer_rule(c.refused), c.rule) << c.refused.answer;
+    EXPECT_EQ(answer_rule(c.kept), "") << c.kept.answer;
+  }
+  EXPECT_EQ(answer_rule(good, /*truncated=*/true), "truncated");
+}
+
+TEST(RefuseAnswer, ThresholdsOfTheTaskDecide) {
+  Task task = science();
+  const PairText pair{"Ice is less dense than water.", "Why is ice less dense than water?",
+                      "Ice floats since water weighs more than crystals."};
+  ASSERT_EQ(refuse_answer(task, pair, false)->rule, "ungrounded");
+  task.filter.min_grounding = 0.1;
+  EXPECT_FALSE(refuse_answer(task, pair, false));
+  task.filter.max_answer_words = 4;
+  EXPECT_EQ(refuse_answer(task, pair, false)->rule, "length");
+  task.filter = {};
+  task.filter.charset = "any";
+  EXPECT_FALSE(refuse_question(task, "What is \xE5\x86\xB0 made of?", false));
+}
+
+TEST(Novelty, RefusesTheSameQuestionInOtherWordsButNotTheSamePattern) {
+  NoveltyPool pool(0.7);
+  pool.add("What is a cloud?", "A cloud is made of tiny drops of water.");
+  EXPECT_TRUE(pool.nearest("What are clouds?", "Clouds are made of drops."));
+  EXPECT_TRUE(pool.nearest("What is mist?", "Mist is a cloud, and a cloud is made of tiny drops of water."));
+  EXPECT_FALSE(pool.nearest("What is a fossil?", "A fossil is the print of a living thing."));
+  EXPECT_FALSE(NoveltyPool(0.7).nearest("What is a cloud?", "Drops."));
+}
+
+TEST(Words, StemsMeetAcrossForms) {
+  for (const auto& [a, b] : std::vector<std::pair<std::string, std::string>>{{"rocks", "rock"},
+                                                                             {"pulling", "pull"},
+                                                                             {"spinning", "spins"},
+                                                                             {"moves", "moving"},
+                                                                             {"bodies", "body"},
+                                                                             {"earth's", "earth"}}) {
+    EXPECT_EQ(stem(a), stem(b));
+  }
+  EXPECT_EQ(stem("gas"), "gas");
+  EXPECT_EQ(stem("glass"), "glass");
+  EXPECT_EQ(content_stems("What is the shape of the Moon?"), (std::vector<std::string>{"shap", "moon"}));
+  EXPECT_TRUE(has_negation("It doesn't move."));
+  EXPECT_FALSE(has_negation("It is a note."));
+}
+
+}  // namespace
+}  // namespace potstill

@@ -12,9 +12,9 @@
 namespace potstill {
 namespace {
 
-int64_t longest_sequence(const CorpusState& corpus) {
+int64_t num_positions(const CorpusState& corpus) {
   int64_t longest = 0;
-  for (const PackedBatch& batch : corpus.batches) longest = std::max(longest, longest_sequence(batch));
+  for (const PackedBatch& batch : corpus.batches) longest = std::max(longest, num_positions(batch));
   return longest;
 }
 
@@ -73,7 +73,7 @@ CorpusState embed_corpus(const ModelPackage& model, std::span<const std::vector<
 void run_layers(const ModelPackage& model, CorpusState& corpus, const LayerStreamOptions& options, int64_t first,
                 int64_t last, const LayerVisitor& visit) {
   const at::NoGradGuard no_grad;
-  const RotaryTable rotary = make_rotary_table(model.config, longest_sequence(corpus), options.device);
+  const RotaryTable rotary = make_rotary_table(model.config, num_positions(corpus), options.device);
   for (int64_t layer = first; layer < last; ++layer) {
     throw_if_interrupted();
     DecoderLayer weights = load_decoder_layer(model, layer, options.dtype, options.device);

@@ -25,10 +25,12 @@ PackedBatch pack_sequences(std::span<const std::vector<int32_t>> sequences, at::
   return batch;
 }
 
-int64_t longest_sequence(const PackedBatch& batch) {
+int64_t num_positions(const PackedBatch& batch) {
+  const auto length = [&](int64_t b) { return batch.offsets[b + 1] - batch.offsets[b]; };
   int64_t longest = 0;
   for (int64_t b = 0; b < batch.num_sequences(); ++b) {
-    longest = std::max(longest, batch.offsets[b + 1] - batch.offsets[b]);
+    const int64_t parent = batch.parent.empty() ? -1 : batch.parent[b];
+    longest = std::max(longest, length(b) + (parent < 0 ? 0 : length(parent)));
   }
   return longest;
 }

@@ -23,6 +23,7 @@ struct PackedBatch {
 };
 
 PackedBatch pack_sequences(std::span<const std::vector<int32_t>> sequences, at::Device device = at::kCPU);
-int64_t longest_sequence(const PackedBatch& batch);
+// Positions that a batch takes: its longest sequence, a parent's rows counted in.
+int64_t num_positions(const PackedBatch& batch);
 
 }  // namespace potstill

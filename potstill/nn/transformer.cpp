@@ -3,7 +3,7 @@
 namespace potstill {
 
 at::Tensor Transformer::hidden_states(const PackedBatch& batch) const {
-  const RotaryTable rotary = make_rotary_table(config, longest_sequence(batch), device());
+  const RotaryTable rotary = make_rotary_table(config, num_positions(batch), device());
   at::Tensor hidden = embed_tokens.index_select(0, batch.token_ids);
   for (const DecoderLayer& layer : layers) hidden = layer.forward(hidden, batch, rotary, config);
   return rms_norm(hidden, norm, config.rms_norm_eps);

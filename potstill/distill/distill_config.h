@@ -16,7 +16,9 @@ struct DistillDataConfig {
 
   template <class Self, class Visitor>
   static void fields(Self& self, Visitor& visit) {
-    visit("held_out", self.held_out, "share of the pairs kept out of training to measure on", in_range(0, 0.5));
+    visit("held_out", self.held_out,
+          "share of the pairs to measure on instead of training, where the file marks none; 0 = train on all",
+          in_range(0, 0.5));
     visit("max_sequence_length", self.max_sequence_length, "longer pairs are left out, and counted", at_least(8));
   }
 };

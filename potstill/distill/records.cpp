@@ -104,7 +104,7 @@ DistillRecord make_distill_record(std::span<const ChatMessage> messages, const T
     if (messages[i].role != "assistant") continue;
     const std::string prompt = chat_template.render(messages.first(i), /*add_generation_prompt=*/true);
     const std::string whole = chat_template.render(messages.first(i + 1), /*add_generation_prompt=*/false);
-    append(record, tokenizer.encode(rest_after(prompt, done, where), /*add_special_tokens=*/done.empty()), false);
+    append(record, tokenizer.encode(rest_after(prompt, done, where)), false);  // a template writes its own BOS
     std::string_view answer = rest_after(whole, prompt, where);
     // Templates may write more after the turn's end (ChatML: a newline); base models' prompts may write no end at all.
     const size_t answer_end = answer.rfind(end.text);
@@ -145,6 +145,7 @@ std::vector<int64_t> choose_held_out(int64_t count, double share, uint64_t seed)
 DistillData load_distill_data(const std::filesystem::path& path, const Tokenizer& tokenizer,
                               const ChatTemplate& chat_template, const DistillDataConfig& config, uint64_t seed) {
   DistillData data;
+  std::vector<int64_t> named;  // pairs that the file itself holds out
   const auto lines = read_jsonl(path);
   for (const JsonlRecord& line : lines) {
     auto record = make_distill_record(record_messages(line, path), tokenizer, chat_template, at_line(path, line.line));
@@ -152,6 +153,7 @@ DistillData load_distill_data(const std::filesystem::path& path, const Tokenizer
     if (static_cast<int64_t>(record.tokens.size()) > config.max_sequence_length) {
       ++data.too_long;
     } else {
+      if (optional_string(line, path, "split") == "heldout") named.push_back(static_cast<int64_t>(data.records.size()));
       data.records.push_back(std::move(record));
     }
   }
@@ -168,7 +170,8 @@ DistillData load_distill_data(const std::filesystem::path& path, const Tokenizer
                 config.max_sequence_length);
   }
   const auto count = static_cast<int64_t>(data.records.size());
-  data.held_out = choose_held_out(count, config.held_out, seed);
+  if (config.held_out == 0) named.clear();
+  data.held_out = named.empty() ? choose_held_out(count, config.held_out, seed) : named;
   for (int64_t i = 0; i < count; ++i) {
     if (!std::ranges::binary_search(data.held_out, i)) data.train.push_back(i);
   }

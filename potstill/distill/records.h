@@ -33,7 +33,8 @@ std::vector<ChatMessage> record_messages(const JsonlRecord& record, const std::f
 DistillRecord make_distill_record(std::span<const ChatMessage> messages, const Tokenizer& tokenizer,
                                   const ChatTemplate& chat_template, std::string_view where);
 
-// The pairs of a D_gen file. Those longer than max_sequence_length are left out and counted; no pair left is an error.
+// The pairs of a D_gen file. Those with "split": "heldout" are held out; where there are none, a share is chosen by the
+// seed. Those longer than max_sequence_length are left out and counted; no pair left is an error.
 struct DistillData {
   std::vector<DistillRecord> records;
   std::vector<int64_t> train, held_out;  // indices into records

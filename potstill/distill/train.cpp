@@ -105,6 +105,7 @@ class Run {
   }
 
   TrainResult run() {
+    if (hooks_.on_start) hooks_.on_start(adapter_);
     restore();
     while (done_ < static_cast<int64_t>(plan_.size()) && !stopped_) {
       take_step();

@@ -31,6 +31,7 @@ nlohmann::ordered_json to_json(const TrainStep& step);  // a line of train_log.j
 
 // A run that goes on from a checkpoint tells its hooks of the steps and measurements before it again.
 struct TrainHooks {
+  std::function<void(LoraAdapter&)> on_start;  // may set other initial factors, such as an adapter's of an earlier run
   std::function<void(const TrainStep&)> on_step;
   // After every eval_every steps and at the end; false stops the training there (a pruned trial).
   std::function<bool(int64_t step, const Agreement&)> on_eval;

@@ -1,0 +1,121 @@
+#include "potstill/stages/train_stage.h"
+
+#include <fmt/format.h>
+
+#include <filesystem>
+
+#include "potstill/base/atomic_file.h"
+#include "potstill/base/jsonl.h"
+#include "potstill/base/log.h"
+#include "potstill/base/machine.h"
+#include "potstill/distill/setup.h"
+#include "potstill/distill/train.h"
+
+namespace potstill {
+namespace {
+
+namespace fs = std::filesystem;
+
+// The cache itself, or one made of the teacher model under work/, whole or not at all.
+fs::path knowledge_of(const TrainInputs& inputs, const DistillDataConfig& data_config, ArtifactWriter& out) {
+  if (is_knowledge_cache(inputs.teacher)) return inputs.teacher;
+  const fs::path cache = out.work_file("knowledge"), partial = out.work_file("knowledge.partial");
+  if (fs::exists(cache)) return cache;
+  fs::remove_all(partial);
+  fs::create_directories(partial);
+  const ModelPackage teacher = open_model(inputs.teacher);
+  const DistillData data =
+      load_distill_data(inputs.data, *teacher.tokenizer, teacher.chat_template, data_config, out.seed());
+  LayerStreamOptions options;
+  options.device = compute_device(inputs.device);
+  options.dtype = compute_dtype(inputs.dtype, options.device);
+  log_info("reading the teacher's knowledge; `potstill teach` keeps it for other runs");
+  write_knowledge_cache(teacher, data, {}, options, partial);
+  fs::rename(partial, cache);
+  return cache;
+}
+
+nlohmann::ordered_json agreement_json(const Agreement& agreement) {
+  return {{"kl", agreement.kl},
+          {"top1", agreement.top1},
+          {"ce", agreement.ce},
+          {"teacher_ce", agreement.teacher_ce},
+          {"tokens", agreement.tokens}};
+}
+
+// train_log.jsonl and the progress line. A resumed run tells its earlier steps again, so the file is always written
+// anew.
+class TrainLog {
+ public:
+  TrainLog(const fs::path& path, int64_t num_steps) : progress_("train", num_steps, "steps") {
+    fs::remove(path);
+    journal_ = std::make_unique<Journal>(path);
+  }
+  void step(const TrainStep& step) {
+    journal_->append(to_json(step).dump());
+    progress_.advance(1, fmt::format("loss {:.4f}", step.loss));
+  }
+  void measured(int64_t step, const Agreement& held_out) {
+    journal_->append(nlohmann::ordered_json{{"step", step}, {"held_out", agreement_json(held_out)}}.dump());
+  }
+  void finish(std::string_view note) { progress_.finish(note); }
+
+ private:
+  std::unique_ptr<Journal> journal_;
+  Progress progress_;
+};
+
+}  // namespace
+
+StageKey train_key(const TrainInputs& inputs, const DistillConfig& config, const DistillDataConfig& data,
+                   uint64_t seed) {
+  StageKey key{.stage = "train",
+               .config = config_to_json(config),
+               .inputs = {{"student", inputs.student}, {"teacher", inputs.teacher}, {"data", inputs.data}},
+               .seed = seed};
+  key.config.update(config_to_json(data));
+  key.config["dtype"] = inputs.dtype;
+  key.config["device"] = inputs.device;
+  return key;
+}
+
+void run_train_stage(const TrainInputs& inputs, const DistillConfig& config, const DistillDataConfig& data_config,
+                     ArtifactWriter& out) {
+  const DistillSetup setup = open_distill_setup(inputs.student, knowledge_of(inputs, data_config, out), inputs.data,
+                                                data_config, inputs.dtype, inputs.device, out.seed());
+  Agreement before;
+  if (!setup.data.held_out.empty()) {
+    before = measure_agreement(setup.student, *setup.teacher, setup.data, setup.data.held_out, config.tokens_per_batch,
+                               config.loss_rows);
+  }
+  TrainLog log(out.file("train_log.jsonl"), num_train_steps(config, static_cast<int64_t>(setup.data.train.size())));
+  out.mark_volatile("train_log.jsonl");  // it holds seconds
+  TrainHooks hooks;
+  hooks.on_step = [&](const TrainStep& step) { log.step(step); };
+  hooks.on_eval = [&](int64_t step, const Agreement& held_out) {
+    log.measured(step, held_out);
+    return true;
+  };
+  const TrainResult result =
+      train_lora(setup.student, *setup.teacher, setup.data, config, out.seed(), hooks, out.work_file("checkpoint"));
+  log.finish(setup.data.held_out.empty()
+                 ? std::string()
+                 : fmt::format("held-out KL {:.4f} -> {:.4f}, agreement {:.1f} % -> {:.1f} %", before.kl,
+                               result.held_out.kl, 100 * before.top1, 100 * result.held_out.top1));
+  save_adapter(result.adapter, inputs.student.string(), out.folder());
+
+  int64_t trainable = 0;
+  for (const auto& parameter : lora_parameters(result.adapter)) trainable += parameter.numel();
+  out.record("steps", result.steps);
+  out.record("train_pairs", setup.data.train.size());
+  out.record("held_out_pairs", setup.data.held_out.size());
+  out.record("trainable_parameters", trainable);
+  out.record("lr", config.peak_lr());
+  out.record("final_loss", result.final_loss);
+  out.record("held_out_before", agreement_json(before));
+  out.record("held_out", agreement_json(result.held_out));
+  out.measure("tokens_per_s", result.tokens_per_s);
+  out.record("arithmetic", at::toString(setup.student.dtype()));
+}
+
+}  // namespace potstill

@@ -1,0 +1,28 @@
+// train: a LoRA student on the teacher's knowledge.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+
+#include "potstill/distill/distill_config.h"
+#include "potstill/stages/artifact.h"
+
+namespace potstill {
+
+struct TrainInputs {
+  std::filesystem::path student;  // Hugging Face folder or GGUF
+  std::filesystem::path teacher;  // knowledge cache; or a model, whose knowledge is then cached first
+  std::filesystem::path data;     // pairs, JSONL
+  std::string dtype = "auto", device = "auto";
+};
+
+StageKey train_key(const TrainInputs& inputs, const DistillConfig& config, const DistillDataConfig& data,
+                   uint64_t seed);
+
+// Writes a PEFT adapter (adapter_config.json, adapter_model.safetensors) and train_log.jsonl, a line a step.
+// Checkpoints under work/ let a killed or interrupted run go on to the same bytes.
+void run_train_stage(const TrainInputs& inputs, const DistillConfig& config, const DistillDataConfig& data,
+                     ArtifactWriter& out);
+
+}  // namespace potstill

@@ -24,8 +24,8 @@ const AddedToken* AddedTokens::longest_at(std::string_view text) const {
   const AddedToken* longest = nullptr;
   auto low = sorted_.begin(), high = sorted_.end();
   for (size_t depth = 0; low != high; ++depth) {
-    if ((*low)->content.size() == depth) longest = *low;  // the shortest content of a range sorts first
-    while (low != high && (*low)->content.size() == depth) ++low;
+    // the shortest content of a range sorts first; of several that normalise alike the last one counts
+    while (low != high && (*low)->content.size() == depth) longest = *low++;
     if (depth == text.size() || low == high) break;
     const auto byte = static_cast<unsigned char>(text[depth]);
     const auto at_depth = [depth](const AddedToken* token) {
@@ -60,6 +60,10 @@ std::optional<AddedTokens::Match> AddedTokens::next(std::string_view text, size_
     const size_t content_start = start;
     if (token->lstrip) start = std::max(claimed, content_start - trailing_space(text.substr(0, content_start)));
     if (token->rstrip) stop += leading_space(text.substr(stop));
+    if (start >= stop) {  // nothing left of it: the previous match took its blanks in by rstrip
+      start = *resume - 1;
+      continue;
+    }
     return Match{start, stop, token->id};
   }
   return std::nullopt;

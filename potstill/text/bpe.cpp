@@ -88,10 +88,13 @@ void Bpe::add_tokens(const Vocabulary& vocabulary, std::string_view where) {
     if (!spelled) arena_ += vocabulary.tokens[i];
     offsets_.push_back(static_cast<uint32_t>(arena_.size()));
     const std::string_view word = bytes(static_cast<TokenId>(i));
-    if (!spelled || word.empty() || find(word) >= 0) continue;  // of two tokens with one spelling the first counts
+    if (!spelled || word.empty()) continue;
     const uint64_t key = word_key(word);
-    size_t slot = slot_of(key, word.size(), words_shift_);
-    while (words_[slot].size != 0) slot = (slot + 1) & (words_.size() - 1);
+    const size_t slot = word_slot(key, word);
+    if (words_[slot].size != 0) {  // of two tokens with one spelling the first counts
+      has_twins_ = true;
+      continue;
+    }
     words_[slot] = {key, static_cast<uint32_t>(word.size()), static_cast<TokenId>(i)};
     if (word.size() == 1) byte_tokens_[static_cast<unsigned char>(word[0])] = static_cast<TokenId>(i);
   }
@@ -120,8 +123,9 @@ void Bpe::add_merges(const Vocabulary& vocabulary, std::string_view where) {
     const std::string_view all = merged;
     const TokenId left_id = find(all.substr(0, left_size)), right_id = find(all.substr(left_size));
     // trainers number tokens in the order of their merges, so the result is mostly the token after the last result
-    const bool guessed = static_cast<size_t>(previous + 1) < vocabulary.tokens.size() && bytes(previous + 1) == all;
-    const TokenId id = guessed && find(all) == previous + 1 ? previous + 1 : find(all);
+    const auto next = static_cast<size_t>(previous + 1);
+    const bool guessed = !has_twins_ && next < vocabulary.tokens.size() && bytes(previous + 1) == all;
+    const TokenId id = guessed ? previous + 1 : find(all);
     if (left_id < 0 || right_id < 0 || id < 0) {
       fail(fmt::format("names '{}', which is no token", left_id < 0    ? std::string(left)
                                                         : right_id < 0 ? std::string(right)
@@ -135,17 +139,18 @@ void Bpe::add_merges(const Vocabulary& vocabulary, std::string_view where) {
   }
 }
 
-TokenId Bpe::find(std::string_view word) const {
-  if (word.empty()) return -1;
-  const uint64_t key = word_key(word);
+// Where the word is, or the free slot where it would be.
+size_t Bpe::word_slot(uint64_t key, std::string_view word) const {
   const size_t mask = words_.size() - 1;
   for (size_t slot = slot_of(key, word.size(), words_shift_);; slot = (slot + 1) & mask) {
     const WordSlot& candidate = words_[slot];
-    if (candidate.size == 0) return -1;
-    if (candidate.key == key && candidate.size == word.size() && (word.size() <= 8 || bytes(candidate.id) == word)) {
-      return candidate.id;
-    }
+    const bool alike = candidate.key == key && candidate.size == word.size();
+    if (candidate.size == 0 || (alike && (word.size() <= 8 || bytes(candidate.id) == word))) return slot;
   }
+}
+
+TokenId Bpe::find(std::string_view word) const {
+  return word.empty() ? -1 : words_[word_slot(word_key(word), word)].id;
 }
 
 TokenId Bpe::find_spelled(std::string_view spelling) const {

@@ -50,6 +50,7 @@ class Bpe {
 
   void add_tokens(const Vocabulary& vocabulary, std::string_view where);
   void add_merges(const Vocabulary& vocabulary, std::string_view where);
+  size_t word_slot(uint64_t key, std::string_view word) const;
   Merge merge_of(TokenId left, TokenId right) const;
   void merge_short(const TokenId* symbols, size_t count, std::vector<TokenId>& out) const;
   void merge_long(const TokenId* symbols, size_t count, std::vector<TokenId>& out) const;
@@ -59,6 +60,7 @@ class Bpe {
   std::vector<uint32_t> offsets_;
   std::vector<WordSlot> words_;
   std::vector<MergeSlot> merges_;
+  bool has_twins_ = false;  // two tokens with one spelling
   int words_shift_ = 63, merges_shift_ = 63;
   TokenId byte_tokens_[256];
   // What is known of the token as a word: nothing yet, that its merges end in it, that they do not.

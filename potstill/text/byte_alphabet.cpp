@@ -36,6 +36,8 @@ constexpr Alphabet kAlphabet = make_alphabet();
 
 bool append_spelled_bytes(std::string_view spelling, std::string& out) {
   const size_t size_before = out.size();
+  out.resize(size_before + spelling.size());  // no character is shorter than its byte
+  char* to = out.data() + size_before;
   for (size_t i = 0; i < spelling.size();) {
     uint32_t character = static_cast<unsigned char>(spelling[i++]);
     if (character >= 0xC2 && character <= 0xC5 && i < spelling.size() && (spelling[i] & 0xC0) == 0x80) {
@@ -48,8 +50,9 @@ bool append_spelled_bytes(std::string_view spelling, std::string& out) {
       out.resize(size_before);
       return false;
     }
-    out += static_cast<char>(byte);
+    *to++ = static_cast<char>(byte);
   }
+  out.resize(static_cast<size_t>(to - out.data()));
   return true;
 }
 

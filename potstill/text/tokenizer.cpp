@@ -200,7 +200,7 @@ StreamDecoder::StreamDecoder(const Tokenizer& tokenizer, bool skip_special_token
 std::string StreamDecoder::push(TokenId id) {
   held_ += tokenizer_->decode_bytes(std::span(&id, 1), skip_special_tokens_);
   const size_t certain = complete_utf8_prefix(held_);
-  std::string text = to_valid_utf8(std::string_view(held_).substr(0, certain));
+  std::string text = to_valid_utf8(held_.substr(0, certain));
   held_.erase(0, certain);
   return text;
 }

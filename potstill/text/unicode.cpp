@@ -3,6 +3,7 @@
 #include <utf8proc.h>
 
 #include <cstdlib>
+#include <cstring>
 #include <memory>
 #include <unordered_map>
 
@@ -121,27 +122,39 @@ void append_utf8(uint32_t code_point, std::string& out) {
   }
 }
 
-bool is_valid_utf8(std::string_view text) {
-  for (const char *p = text.data(), *end = p + text.size(); p < end;) {
+namespace {
+
+// The first invalid byte, or the end. Eight ASCII characters at a time where there are such.
+const char* skip_valid(const char* p, const char* end) {
+  while (p < end) {
+    uint64_t eight;
+    while (end - p >= 8 && (std::memcpy(&eight, p, 8), (eight & 0x8080808080808080) == 0)) p += 8;
+    if (p == end) break;
     const DecodedCodePoint next = decode_utf8(p, end);
-    if (next.code_point == kInvalidCodePoint) return false;
+    if (next.code_point == kInvalidCodePoint) break;
     p += next.length;
   }
-  return true;
+  return p;
 }
 
-std::string to_valid_utf8(std::string_view bytes) {
+}  // namespace
+
+bool is_valid_utf8(std::string_view text) {
+  return skip_valid(text.data(), text.data() + text.size()) == text.data() + text.size();
+}
+
+std::string to_valid_utf8(std::string bytes) {
+  const char *p = bytes.data(), *const end = p + bytes.size();
+  const char* invalid = skip_valid(p, end);
+  if (invalid == end) return bytes;
   std::string out;
   out.reserve(bytes.size());
-  for (const char *p = bytes.data(), *end = p + bytes.size(); p < end;) {
-    const DecodedCodePoint next = decode_utf8(p, end);
-    if (next.code_point == kInvalidCodePoint) {
-      out += "\xEF\xBF\xBD";
-    } else {
-      out.append(p, next.length);
-    }
-    p += next.length;
+  for (; invalid < end; invalid = skip_valid(p, end)) {
+    out.append(p, invalid);
+    out += "\xEF\xBF\xBD";
+    p = invalid + decode_utf8(invalid, end).length;
   }
+  out.append(p, end);
   return out;
 }
 

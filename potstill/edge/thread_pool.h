@@ -41,10 +41,14 @@ class ThreadPool {
   void take_pieces(int thread);
   void worker(int thread);
 
-  Work work_;
-  alignas(64) std::atomic<uint32_t> epoch_{0};  // raised when work_ is set
-  alignas(64) std::atomic<int64_t> next_{0};    // first piece that nobody took
-  alignas(64) std::atomic<int> busy_{0};        // workers that have not finished this epoch
+  // The number of the work in the upper half and its next piece in the lower one, so that a thread that slept through a
+  // whole piece of work cannot take a piece of the next one by mistake, and nobody waits for a thread that took none.
+  alignas(64) std::atomic<uint64_t> next_{0};
+  alignas(64) std::atomic<int64_t> done_{0};  // pieces finished
+  // Written while next_ says "closed", read before a piece is taken: a success proves that they belonged together.
+  alignas(64) std::atomic<decltype(Work::call)> call_{nullptr};
+  std::atomic<const void*> context_{nullptr};
+  std::atomic<int64_t> count_{0}, grain_{1};
   std::atomic<int> asleep_{0};
   std::atomic<bool> stop_{false};
   std::mutex mutex_;

@@ -87,7 +87,7 @@ CompressedTensorsConfig compressed_tensors_config_from_json(const nlohmann::json
   const auto strategy = value_of(weights, "strategy"), group_size = value_of(weights, "group_size");
   if (strategy == "group") {
     const bool valid =
-        group_size.is_number_unsigned() && group_size.get<uint64_t>() >= 1 && group_size.get<uint64_t>() <= (1u << 24);
+        group_size.is_number_integer() && group_size.get<int64_t>() >= 1 && group_size.get<int64_t>() <= (1 << 24);
     if (!valid) unsupported(where, "group_size", group_size);
     config.group_size = group_size.get<int64_t>();
   } else if (strategy != "channel") {

@@ -207,6 +207,7 @@ class GgufParser {
   void read_tensor_info() {
     TensorView tensor;
     tensor.name = read_string("name of a tensor", kMaxTensorNameBytes);
+    if (tensor.name.empty()) fail(where_, "a tensor has no name");
     if (!names_.insert(tensor.name).second) fail(where_, fmt::format("tensor '{}' stands twice", tensor.name));
     const auto num_dimensions = reader_.read<uint32_t>(tensor.name);
     if (num_dimensions > kMaxDimensions) {

@@ -43,10 +43,9 @@ class ConfigReader {
       fail(key, "is missing");
     }
     if (!value->is_number_integer()) fail(key, fmt::format("is {}, not an integer", value->dump()));
-    if (value->is_number_unsigned() && value->get<uint64_t>() > static_cast<uint64_t>(max)) {
-      fail(key, fmt::format("is {}; the limit is {}", value->dump(), max));
-    }
+    const bool wraps = value->is_number_unsigned() && value->get<uint64_t>() > INT64_MAX;
     const auto number = value->get<int64_t>();
+    if (wraps || number > max) fail(key, fmt::format("is {}; the limit is {}", value->dump(), max));
     if (number < min) fail(key, fmt::format("is {}; it must be at least {}", number, min));
     return number;
   }
@@ -81,8 +80,10 @@ class ConfigReader {
     std::vector<int64_t> ids;
     for (const auto& id : value->is_array() ? *value : nlohmann::json::array({*value})) {
       if (!id.is_number_integer()) fail(key, fmt::format("is {}, not a token id", value->dump()));
+      const bool wraps = id.is_number_unsigned() && id.get<uint64_t>() > INT64_MAX;
       const auto number = id.get<int64_t>();
-      if (number >= vocab_size) fail(key, fmt::format("is {}, past the vocabulary of {}", number, vocab_size));
+      if (wraps || number >= vocab_size)
+        fail(key, fmt::format("is {}, past the vocabulary of {}", id.dump(), vocab_size));
       if (number >= 0) ids.push_back(number);
     }
     return ids;

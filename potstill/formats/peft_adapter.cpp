@@ -31,9 +31,9 @@ void require_plain_lora(const nlohmann::json& config, std::string_view where) {
       fail(where, key, fmt::format("is {}, which is not supported", found->dump()));
     }
   }
-  for (const char* key :
-       {"modules_to_save", "layers_to_transform", "layer_replication", "target_parameters", "trainable_token_indices",
-        "exclude_modules", "alora_invocation_tokens", "arrow_config", "megatron_config"}) {
+  for (const char* key : {"modules_to_save", "layers_to_transform", "layer_replication", "target_parameters",
+                          "trainable_token_indices", "exclude_modules", "alora_invocation_tokens", "arrow_config",
+                          "megatron_config", "kasa_config", "monteclora_config", "velora_config"}) {
     const auto found = config.find(key);
     if (found != config.end() && !found->is_null() && !(found->is_structured() && found->empty())) {
       fail(where, key, fmt::format("is {}, which is not supported", found->dump()));
@@ -51,7 +51,7 @@ double positive_number(const nlohmann::json& value, std::string_view where, std:
 }
 
 int64_t rank(const nlohmann::json& value, std::string_view where, std::string_view key) {
-  const bool valid = value.is_number_unsigned() && value.get<uint64_t>() >= 1 && value.get<uint64_t>() <= (1u << 20);
+  const bool valid = value.is_number_integer() && value.get<int64_t>() >= 1 && value.get<int64_t>() <= (1 << 20);
   if (!valid) fail(where, key, fmt::format("is {}; a rank of 1 or more is needed", value.dump()));
   return value.get<int64_t>();
 }

@@ -197,6 +197,7 @@ SafetensorsWriter::SafetensorsWriter(const std::filesystem::path& path, std::vec
   std::vector<PlacedTensor> placed;
   uint64_t end = 0;
   for (const TensorSpec& tensor : tensors) {
+    (void)rank_of(tensor.dtype);  // one tensor alone is not sorted, and is still checked
     if (!is_utf8(tensor.name) || !names.insert(tensor.name).second) {
       throw Error(ErrorKind::kInput, path.string(), fmt::format("tensor name '{}' cannot be written", tensor.name),
                   "names are UTF-8, stand once and are not '__metadata__'");

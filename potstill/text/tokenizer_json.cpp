@@ -7,7 +7,7 @@
 #include <string>
 
 #include "potstill/base/error.h"
-#include "potstill/text/unicode.h"
+#include "potstill/text/byte_alphabet.h"
 
 namespace potstill {
 namespace {
@@ -218,6 +218,13 @@ void read_model(const Node& model, const std::vector<Node>& added, Vocabulary& v
   vocabulary.ignore_merges = model.flag_or("ignore_merges", false);
   read_tokens(model, added, vocabulary);
   read_merges(model, vocabulary);
+  if (!model.has("unk_token")) return;
+  for (int byte = 0; byte < 256; ++byte) {  // with all of them there is nothing unknown
+    if (!model.value["vocab"].contains(spell_bytes(std::string(1, static_cast<char>(byte))))) {
+      model.fail(ErrorKind::kInput,
+                 fmt::format("has an unk_token, but no token for byte 0x{:02x} that would need it", byte));
+    }
+  }
 }
 
 // A special token of tokenizer_config.json: its text, or an AddedToken object.

@@ -239,6 +239,11 @@ TEST(TokenizerJson, RefusesWhatItDoesNotUnderstandByItsKey) {
   EXPECT_THAT(with("/model/merges", {"a"}), HasSubstr("merge 0 'a'"));
   EXPECT_THAT(with("/model/merges", {"a z"}), HasSubstr("'az', which is no token"));
   EXPECT_THAT(with("/model/merges", {7}), HasSubstr("model.merges"));
+  json unknown = good;
+  unknown["model"]["unk_token"] = "ab";
+  EXPECT_EQ(error_of(unknown), "no error");
+  unknown["model"]["vocab"].erase("q");
+  EXPECT_THAT(error_of(unknown), HasSubstr("no token for byte 0x71"));
   EXPECT_THAT(with("/pre_tokenizer", {{"type", "Whitespace"}}), HasSubstr("pre_tokenizer"));
   EXPECT_THAT(with("/pre_tokenizer/add_prefix_space", true), HasSubstr("add_prefix_space"));
   EXPECT_THAT(with("/normalizer", {{"type", "Lowercase"}}), HasSubstr("'Lowercase'"));

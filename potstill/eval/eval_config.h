@@ -1,4 +1,4 @@
-// Settings of `potstill evaluate` and the recipe's [evaluate] section: which benchmark rows are scored.
+// Settings of `potstill evaluate` and the recipe's [evaluate] section: what models are measured on.
 #pragma once
 
 #include <cstdint>
@@ -14,12 +14,19 @@ struct EvalConfig {
   std::vector<std::string> tasks;
   std::filesystem::path data;
   int64_t limit = 0;
+  std::filesystem::path text;
+  int64_t text_tokens = 16384;
+  int64_t latency_tokens = 32;
 
   template <class Self, class Visitor>
   static void fields(Self& self, Visitor& visit) {
     visit("tasks", self.tasks, "benchmarks by name: arc_easy, mmlu, hellaswag, …", any());
     visit("data", self.data, "folder with <task>/<split>.jsonl, rows under the Hub's field names", any());
     visit("limit", self.limit, "score the first N rows of each task; 0 = all", at_least(0));
+    visit("text", self.text, "plain text to measure perplexity on, in windows of 512 tokens", any());
+    visit("text_tokens", self.text_tokens, "tokens of that text; 0 = all", at_least(0));
+    visit("latency_tokens", self.latency_tokens, "tokens generated to measure the time of one; 0 = do not",
+          in_range(0, 4096));
   }
 };
 

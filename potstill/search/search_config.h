@@ -35,7 +35,7 @@ struct SearchConfig {
           one_of({"kl", "agreement", "eval_loss"}));
     visit("sampler", self.sampler, "how the next point is chosen", one_of({"tpe", "random"}));
     visit("startup_trials", self.startup_trials,
-          "trials before the model of the objective takes over; 0 = a third of all, at most 10", at_least(0));
+          "trials before the model of the objective takes over; 0 = a quarter of all, 2 to 10", at_least(0));
     visit("alpha", self.alpha, "range of [train] alpha", in_range(0, 1));
     visit("temperature", self.temperature, "range of [train] temperature, by its logarithm", in_range(0.05, 100));
     visit("lr", self.lr, "range of [train] lr, by its logarithm; empty = a fifth to five times [train]'s own",
@@ -48,8 +48,8 @@ struct SearchConfig {
 
   int64_t num_startup_trials() const {
     if (startup_trials > 0) return startup_trials;
-    const int64_t third = (trials + 2) / 3;
-    return third < 2 ? 2 : third > 10 ? 10 : third;
+    const int64_t quarter = trials / 4;
+    return quarter < 2 ? 2 : quarter > 10 ? 10 : quarter;
   }
 };
 

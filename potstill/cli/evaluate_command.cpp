@@ -1,0 +1,123 @@
+#include <fmt/format.h>
+
+#include <chrono>
+#include <ctime>
+
+#include "potstill/base/atomic_file.h"
+#include "potstill/base/error.h"
+#include "potstill/cli/command.h"
+#include "potstill/stages/evaluate_stage.h"
+
+namespace potstill {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct EvaluateOptions {
+  std::vector<std::string> models;
+  fs::path knowledge, pairs, output;
+  bool log_samples = false;
+  EvalConfig config;
+  DistillDataConfig data;
+};
+
+// PATH, or LABEL=PATH.
+EvaluatedModel parse_model(const std::string& text) {
+  const size_t equals = text.find('=');
+  if (equals != std::string::npos && !fs::exists(text)) return {text.substr(0, equals), text.substr(equals + 1)};
+  const fs::path path = fs::path(text).lexically_normal();
+  return {(path.has_filename() ? path : path.parent_path()).filename().string(), text};
+}
+
+EvaluateInputs inputs_of(const EvaluateOptions& options, const GlobalOptions& global) {
+  EvaluateInputs inputs{.models = {},
+                        .knowledge = options.knowledge,
+                        .pairs = options.pairs,
+                        .dtype = global.dtype,
+                        .device = global.device};
+  for (const auto& model : options.models) inputs.models.push_back(parse_model(model));
+  if (options.knowledge.empty() != options.pairs.empty()) {
+    throw Error(ErrorKind::kUsage, "evaluate", "--teacher and --pairs are given together or not at all",
+                "--teacher is the knowledge cache that `potstill teach` made of --pairs");
+  }
+  const auto& config = options.config;
+  if (config.tasks.empty() && config.text.empty() && options.knowledge.empty() && config.latency_tokens == 0) {
+    throw Error(ErrorKind::kUsage, "evaluate", "there is nothing to measure",
+                "give --tasks arc_easy --data DIR, --text FILE, or --teacher CACHE --pairs FILE");
+  }
+  if (!config.tasks.empty() && config.data.empty()) {
+    throw Error(ErrorKind::kUsage, "evaluate", "--tasks needs --data", "the folder that holds <task>/<split>.jsonl");
+  }
+  return inputs;
+}
+
+// One model: the harness's own layout, what else was measured beside it. Several: {"models": […]}.
+nlohmann::ordered_json layout(const nlohmann::ordered_json& models, const EvaluateOptions& options,
+                              const GlobalOptions& global) {
+  nlohmann::ordered_json json;
+  if (models.size() > 1) {
+    json["models"] = models;
+    return json;
+  }
+  const auto& model = models.front();
+  if (model.contains("harness")) json = model["harness"];
+  json["config"] = {{"model", "potstill"},
+                    {"model_args", fmt::format("path={},dtype={}", model["path"].get<std::string>(), global.dtype)},
+                    {"model_num_parameters", model["parameters"]},
+                    {"model_dtype", global.dtype}};
+  json["config"]["limit"] = options.config.limit > 0 ? nlohmann::ordered_json(options.config.limit) : nullptr;
+  json["model_source"] = "potstill";
+  json["model_name"] = model["path"];
+  json["potstill_version"] = POTSTILL_VERSION;
+  json["date"] = std::time(nullptr);
+  json["total_evaluation_time_seconds"] = fmt::format("{:.3f}", model["seconds"].get<double>());
+  for (const auto& [key, value] : model.items()) {
+    if (key != "harness" && key != "tasks" && key != "seconds") json["measured"][key] = value;
+  }
+  return json;
+}
+
+void run(const EvaluateOptions& options, const GlobalOptions& global) {
+  const EvaluateInputs inputs = inputs_of(options, global);
+  check_config(options.config, "evaluate");
+  // What is done is kept beside --output until the file is whole, under a name that says what it was done on.
+  fs::path work, samples;
+  if (!options.output.empty()) {
+    const auto key = stage_key_hash(evaluate_key(inputs, options.config, options.data, global.seed));
+    work = options.output.string() + "." + key.substr(0, 12) + ".partial";
+    fs::create_directories(work);
+  }
+  if (options.log_samples)
+    samples = options.output.empty() ? fs::path(".") : fs::absolute(options.output).parent_path();
+  const auto models = evaluate_models(inputs, options.config, options.data, global.seed, work, samples);
+  const auto json = layout(models, options, global);
+  if (!options.output.empty()) {
+    write_file_atomically(options.output,
+                          json.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n");
+    fs::remove_all(work);
+  }
+  print_result(global, json, evaluation_table(models));
+}
+
+}  // namespace
+
+void add_evaluate_command(CLI::App& app, GlobalOptions& global) {
+  auto [command, options] = new_command<EvaluateOptions>(
+      app, "evaluate", "Benchmarks as lm-evaluation-harness scores them, perplexity, closeness to the teacher");
+  command
+      ->add_option("--model", options->models,
+                   "Hugging Face folder or GGUF; again for more models, NAME=PATH to name it")
+      ->required();
+  options->config.latency_tokens = 0;  // only when it is asked for
+  add_config_flags(*command, options->config);
+  command->get_option("--tasks")->delimiter(',');
+  command->add_option("--teacher", options->knowledge,
+                      "knowledge cache of `potstill teach`: measures KL and agreement");
+  command->add_option("--pairs", options->pairs, "the pairs that the cache was made of");
+  add_config_flags(*command, options->data);
+  command->add_option("--output", options->output, "results as JSON, in lm-evaluation-harness's layout");
+  command->add_flag("--log-samples", options->log_samples, "samples_<task>.jsonl beside --output: every row's scores");
+  command->callback([options = options, &global] { run(*options, global); });
+}
+
+}  // namespace potstill

@@ -1,0 +1,260 @@
+#include "potstill/stages/evaluate_stage.h"
+
+#include <fmt/format.h>
+
+#include <chrono>
+#include <cmath>
+#include <memory>
+#include <optional>
+
+#include "potstill/base/atomic_file.h"
+#include "potstill/base/error.h"
+#include "potstill/base/interrupt.h"
+#include "potstill/base/jsonl.h"
+#include "potstill/base/log.h"
+#include "potstill/distill/agreement.h"
+#include "potstill/distill/knowledge_cache.h"
+#include "potstill/eval/results_json.h"
+#include "potstill/nn/perplexity.h"
+#include "potstill/nn/torch_model.h"
+#include "potstill/stages/text_table.h"
+
+namespace potstill {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::ordered_json;
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+// What every model is compared with.
+struct Reference {
+  std::unique_ptr<KnowledgeCache> teacher;  // null: no comparison
+  fs::path pairs;
+  DistillDataConfig data;
+  uint64_t seed;
+  at::ScalarType dtype;
+  at::Device device;
+};
+
+void add_agreement(const ModelPackage& package, const Reference& reference, Json& entry) {
+  require_same_tokenizer(*package.tokenizer, package.path.string(), reference.teacher->tokenizer(),
+                         reference.teacher->where());
+  const DistillData data =
+      load_distill_data(reference.pairs, *package.tokenizer, package.chat_template, reference.data, reference.seed);
+  reference.teacher->require_data(data);
+  if (data.held_out.empty()) {
+    throw Error(ErrorKind::kInput, reference.pairs.string(), "holds out no pair to measure on",
+                "set held_out above 0, and have more pairs");
+  }
+  const Transformer model = load_transformer(package, reference.dtype, reference.device);
+  const Agreement agreement = measure_agreement(model, *reference.teacher, data, data.held_out);
+  entry["kl"] = agreement.kl;
+  entry["top1_agreement"] = agreement.top1;
+  entry["pairs_perplexity"] = std::exp(agreement.ce);
+  entry["teacher_pairs_perplexity"] = std::exp(agreement.teacher_ce);
+  entry["held_out_pairs"] = data.held_out.size();
+  entry["held_out_tokens"] = agreement.tokens;
+}
+
+// Milliseconds of a generated token, one request alone: the time that a longer answer takes beyond a short one, so that
+// reading the prompt does not count. Nothing when the model ends its answer at once.
+std::optional<double> token_latency(LanguageModel& model, int64_t tokens) {
+  constexpr int64_t kShort = 4;
+  constexpr const char* kPrompt = "The sun is a star. It is made of hot gas, and it gives light to the planets. The";
+  const auto timed = [&](int64_t count) {
+    const std::vector<GenerateRequest> requests{
+        {.messages = {}, .prompt = kPrompt, .answer_prefix = {}, .max_new_tokens = count, .stop = {}, .sampling = {}}};
+    const auto start = Clock::now();
+    const auto results = model.generate(requests);
+    return std::pair(seconds_since(start), static_cast<int64_t>(results.front().tokens.size()));
+  };
+  timed(kShort);  // first use: pages, caches, threads
+  const auto [short_s, short_count] = timed(kShort);
+  const auto [long_s, long_count] = timed(kShort + tokens);
+  if (long_count <= short_count) return std::nullopt;
+  return 1000.0 * (long_s - short_s) / static_cast<double>(long_count - short_count);
+}
+
+std::string file_label(std::string label) {
+  for (auto& c : label) {
+    const bool plain = std::isalnum(static_cast<unsigned char>(c)) || c == '.' || c == '-' || c == '\'';
+    c = plain ? c : '_';
+  }
+  return label;
+}
+
+void write_samples(const BenchmarkResults& results, const fs::path& folder, const std::string& label) {
+  fs::create_directories(folder);
+  for (const auto& task : results.tasks) {
+    AtomicFile file(folder / fmt::format("samples_{}{}.jsonl", task.name, label.empty() ? "" : "_" + label));
+    for (const auto& row : task.rows) {
+      file.write(sample_to_json(task, row).dump(-1, ' ', false, Json::error_handler_t::replace) + "\n");
+    }
+    file.commit();
+  }
+}
+
+void add_benchmarks(LanguageModel& model, const EvalConfig& config, const fs::path& journal, const fs::path& samples,
+                    const std::string& label, Json& entry) {
+  const auto results = run_benchmarks(model, config, journal);
+  entry["harness"] = results_to_json(results);
+  entry["tasks"] = entry["harness"]["results"];
+  if (!samples.empty()) write_samples(results, samples, label);
+}
+
+Json evaluate_model(const EvaluatedModel& model, const Reference& reference, const EvaluateInputs& inputs,
+                    const EvalConfig& config, const fs::path& journal, const fs::path& samples,
+                    const std::string& samples_label) {
+  const auto start = Clock::now();
+  const ModelPackage package = open_model(model.path);
+  Json entry = {{"label", model.label},
+                {"path", model.path.string()},
+                {"format", package.format},
+                {"parameters", num_parameters(package.config)},
+                {"size_bytes", weights_bytes(model.path)}};
+  if (reference.teacher) add_agreement(package, reference, entry);
+  if (!config.text.empty()) {
+    const PerplexityOptions options{
+        .limit_tokens = config.text_tokens, .dtype = inputs.dtype, .device = inputs.device, .progress = {}};
+    entry["text_perplexity"] = measure_perplexity(package, read_file(config.text), options).perplexity;
+  }
+  if (!config.tasks.empty() || config.latency_tokens > 0) {
+    const auto torch = make_torch_model(package, {.dtype = inputs.dtype, .device = inputs.device, .num_slots = 1});
+    if (config.latency_tokens > 0) {
+      if (const auto latency = token_latency(*torch, config.latency_tokens)) entry["ms_per_token"] = *latency;
+    }
+    if (!config.tasks.empty()) add_benchmarks(*torch, config, journal, samples, samples_label, entry);
+  }
+  entry["seconds"] = seconds_since(start);
+  return entry;
+}
+
+bool is_measured_time(const std::string& key) { return key == "seconds" || key == "ms_per_token"; }
+
+}  // namespace
+
+uint64_t weights_bytes(const fs::path& model) {
+  if (!fs::is_directory(model)) return fs::file_size(model);
+  uint64_t bytes = 0;
+  for (const auto& entry : fs::directory_iterator(model)) {
+    const auto extension = entry.path().extension();
+    if (entry.is_regular_file() && (extension == ".safetensors" || extension == ".gguf")) bytes += entry.file_size();
+  }
+  return bytes;
+}
+
+StageKey evaluate_key(const EvaluateInputs& inputs, const EvalConfig& config, const DistillDataConfig& data,
+                      uint64_t seed) {
+  StageKey key{.stage = "evaluate", .config = config_to_json(config), .inputs = {}, .seed = seed};
+  key.config["data_config"] = config_to_json(data);
+  key.config["dtype"] = inputs.dtype;
+  key.config["labels"] = Json::array();
+  for (const auto& model : inputs.models) {
+    key.config["labels"].push_back(model.label);
+    key.inputs.push_back({"model: " + model.label, model.path});
+  }
+  if (!inputs.knowledge.empty()) {
+    key.inputs.push_back({"knowledge", inputs.knowledge});
+    key.inputs.push_back({"pairs", inputs.pairs});
+  }
+  if (!config.text.empty()) key.inputs.push_back({"text", config.text});
+  for (const auto& name : config.tasks) {
+    const Task task = find_task(name);
+    key.inputs.push_back({"rows: " + task.name, config.data / task.folder / (task.split + ".jsonl")});
+  }
+  return key;
+}
+
+Json evaluate_models(const EvaluateInputs& inputs, const EvalConfig& config, const DistillDataConfig& data,
+                     uint64_t seed, const fs::path& work, const fs::path& samples) {
+  check_config(config, "evaluate");
+  const auto device = compute_device(inputs.device);
+  Reference reference{.teacher = nullptr,
+                      .pairs = inputs.pairs,
+                      .data = data,
+                      .seed = seed,
+                      .dtype = compute_dtype(inputs.dtype, device),
+                      .device = device};
+  Json models = Json::array();
+  for (size_t i = 0; i < inputs.models.size(); ++i) {
+    throw_if_interrupted();
+    const auto& model = inputs.models[i];
+    const fs::path done = work.empty() ? fs::path() : work / fmt::format("model-{}.json", i);
+    if (!done.empty() && fs::exists(done)) {
+      models.push_back(Json::parse(read_file(done)));
+      continue;
+    }
+    if (!inputs.knowledge.empty() && !reference.teacher) {
+      reference.teacher = std::make_unique<KnowledgeCache>(inputs.knowledge, reference.dtype, device);
+    }
+    log_info("evaluate: {} ({})", model.label, model.path.string());
+    const fs::path journal = work.empty() ? fs::path() : work / fmt::format("scores-{}.jsonl", i);
+    const std::string samples_label = inputs.models.size() > 1 ? file_label(model.label) : "";
+    Json entry = evaluate_model(model, reference, inputs, config, journal, samples, samples_label);
+    if (!done.empty()) write_file_atomically(done, entry.dump());
+    models.push_back(std::move(entry));
+  }
+  return models;
+}
+
+void run_evaluate_stage(const EvaluateInputs& inputs, const EvalConfig& config, const DistillDataConfig& data,
+                        ArtifactWriter& out) {
+  const Json models =
+      evaluate_models(inputs, config, data, out.seed(), out.work_file("").parent_path(), /*samples=*/out.folder());
+  Json evaluation;
+  evaluation["models"] = models;
+  write_file_atomically(out.file("evaluation.json"), evaluation.dump(2) + "\n");
+  out.mark_volatile("evaluation.json");  // it holds times
+  Json results = Json::array(), times = Json::array();
+  for (const auto& model : models) {
+    Json numbers = Json::object(), measured = {{"label", model["label"]}};
+    for (const auto& [key, value] : model.items()) {
+      if (key == "harness" || key == "path") continue;
+      (is_measured_time(key) ? measured : numbers)[key] = value;
+    }
+    results.push_back(numbers);
+    times.push_back(measured);
+  }
+  out.record("models", results);
+  out.measure("models", times);
+}
+
+std::string evaluation_table(const Json& models) {
+  std::vector<std::string> tasks;
+  for (const auto& model : models) {
+    if (!model.contains("tasks")) continue;
+    for (const auto& item : model["tasks"].items()) {
+      if (std::ranges::find(tasks, item.key()) == tasks.end()) tasks.push_back(item.key());
+    }
+  }
+  std::vector<std::vector<std::string>> rows{
+      {"model", "size", "KL to teacher", "top-1 agreement", "perplexity (pairs)", "perplexity (text)", "ms/token"}};
+  for (const auto& task : tasks) {
+    rows[0].push_back(task + " acc");
+    rows[0].push_back(task + " acc_norm");
+  }
+  const auto number = [](const Json& model, const char* key, const char* format, double scale) {
+    return model.contains(key) ? fmt::format(fmt::runtime(format), scale * model[key].get<double>()) : std::string();
+  };
+  for (const auto& model : models) {
+    rows.push_back({model["label"].get<std::string>(), format_bytes(model["size_bytes"].get<uint64_t>()),
+                    number(model, "kl", "{:.4f}", 1), number(model, "top1_agreement", "{:.1f} %", 100),
+                    number(model, "pairs_perplexity", "{:.3f}", 1), number(model, "text_perplexity", "{:.2f}", 1),
+                    number(model, "ms_per_token", "{:.1f}", 1)});
+    for (const auto& task : tasks) {
+      for (const char* metric : {"acc", "acc_norm"}) {
+        const Json result = model.contains("tasks") ? model["tasks"].value(task, Json::object()) : Json::object();
+        const std::string key = fmt::format("{},none", metric), error = fmt::format("{}_stderr,none", metric);
+        std::string cell = number(result, key.c_str(), "{:.1f} %", 100);
+        if (result.contains(error) && result[error].is_number())
+          cell += number(result, error.c_str(), " ± {:.1f}", 100);
+        rows.back().push_back(cell);
+      }
+    }
+  }
+  return text_table(rows);
+}
+
+}  // namespace potstill

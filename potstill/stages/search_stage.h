@@ -1,0 +1,34 @@
+// search: which training settings bring the student closest to its teacher, by trials that share one loaded student and
+// the teacher's knowledge cache.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+
+#include "potstill/distill/distill_config.h"
+#include "potstill/search/search_config.h"
+#include "potstill/stages/artifact.h"
+
+namespace potstill {
+
+struct SearchInputs {
+  std::filesystem::path student;    // Hugging Face folder or GGUF
+  std::filesystem::path knowledge;  // the teacher's knowledge cache of `pairs`
+  std::filesystem::path pairs;      // D_gen.jsonl
+  std::string dtype = "auto", device = "auto";
+};
+
+StageKey search_key(const SearchInputs& inputs, const SearchConfig& search, const DistillConfig& train,
+                    const DistillDataConfig& data, uint64_t seed);
+
+// Writes study.db (Optuna's), trials.jsonl (a line a trial), best.json and best.yaml (the [train] settings of the best
+// one). Trials train with the seed that the train stage has, so training with the best settings gives the very student
+// that the search saw. A killed search goes on inside the trial where it was.
+// Throws Error(kNumeric) when every trial failed, Error(kInput) when no pair is held out.
+void run_search_stage(const SearchInputs& inputs, const SearchConfig& search, const DistillConfig& train,
+                      const DistillDataConfig& data, ArtifactWriter& out);
+
+// `train` with the best settings of a finished search.
+DistillConfig best_settings(const Artifact& search, const DistillConfig& train);
+
+}  // namespace potstill

@@ -136,7 +136,8 @@ class LayerPass {
     for (size_t i = 0; i < names.size(); ++i) {
       QuantizedModule module{slice_rows(quantized, begin, begin + stack[i].size(0)), {}};
       begin += stack[i].size(0);
-      module.row = {.module = linear_path(layer_, names[i]),
+      module.row = {.layer = layer_,
+                    .module = names[i],
                     .relative_error = relative_output_error(stack[i], dequantize(module.weight), h),
                     .rounding_error = relative_output_error(stack[i], dequantize(round_to_nearest(stack[i], plain)), h),
                     .damp = factor.damp,

@@ -1,6 +1,7 @@
 // tests/golden/distill/peft_loop.json: transformers and PEFT, made by peft_loop.py beside it.
 #include "potstill/distill/train.h"
 
+#include <ATen/Parallel.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 

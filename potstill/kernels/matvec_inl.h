@@ -5,56 +5,70 @@
 namespace potstill::kernels {
 namespace {
 
-// Σ_k w[k] x[k] of a block-quantized row. With w = d * code + m per block,
+constexpr int64_t kMatvecRows = 4;  // rows that share a load of the activations, each a chain of additions of its own
+
+template <bool kFast>
+struct PartialSum {  // integer products come in eight lanes
+  using Type = F8;
+};
+template <>
+struct PartialSum<false> {
+  using Type = F;
+};
+
+// What a block-quantized row is multiplied with: `values` in exact mode, `codes` and `scales` in fast mode.
+struct TokenView {
+  const float *values, *block_sums, *scales;
+  const int8_t* codes;
+};
+
+// y[r] = Σ_k w[r, k] x[k] for kRows rows. With w = d * code + m per block,
 //   Σ_b d_b (Σ code * x) + m_b (Σ x):
 // the second sum needs the blocks' sums of x alone and is taken sixteen blocks at a time, as are the scales.
-template <class Format, bool kFast>
-float dot_blocks(const std::byte* row, int64_t num_blocks, const float* x, const float* block_sums, const int8_t* codes,
-                 const float* scales) {
-  F offsets = zero();
-  F exact0 = zero(), exact1 = zero();
-  F8 fast0 = zero8(), fast1 = zero8();
-  for (int64_t b = 0; b < num_blocks; b += 16) {
-    const int64_t count = num_blocks - b < 16 ? num_blocks - b : 16;
-    const std::byte* block = row + b * Format::kBytes;
-    F d = load_block_halves<Format>(block, count, 0);
-    if constexpr (Format::kHasMin) {
-      offsets = fma(load_block_halves<Format>(block, count, 2), load_up_to_16(block_sums + b, count), offsets);
-    } else if constexpr (Format::kOffset != 0) {
-      offsets = fma(mul(d, broadcast(-Format::kOffset)), load_up_to_16(block_sums + b, count), offsets);
+template <class Format, bool kFast, int kRows>
+void dot_rows(const std::byte* data, size_t row_bytes, int64_t num_blocks, const TokenView& x, float* y) {
+  using Partial = typename PartialSum<kFast>::Type;
+  Partial sum[kRows];
+  F offsets[kRows];
+  for (int r = 0; r < kRows; ++r) set_zero(sum[r]), offsets[r] = zero();
+  for (int64_t first = 0; first < num_blocks; first += 16) {
+    const int64_t count = num_blocks - first < 16 ? num_blocks - first : 16;
+    const std::byte* blocks = data + first * Format::kBytes;
+    alignas(64) float factor[kRows][16];
+    const F block_sums = load_up_to_16(x.block_sums + first, count);
+    const F scales = kFast ? load_up_to_16(x.scales + first, count) : zero();
+    for (int r = 0; r < kRows; ++r) {
+      F d, m;
+      load_block_halves<Format>(blocks + static_cast<size_t>(r) * row_bytes, count, d, m);
+      if constexpr (Format::kHasMin) {
+        offsets[r] = fma(m, block_sums, offsets[r]);
+      } else if constexpr (Format::kOffset != 0) {
+        offsets[r] = fma(mul(d, broadcast(-Format::kOffset)), block_sums, offsets[r]);
+      }
+      store(factor[r], kFast ? mul(d, scales) : d);
     }
-    if constexpr (kFast) d = mul(d, load_up_to_16(scales + b, count));
-    alignas(64) float factor[16];
-    store(factor, d);
-    for (int64_t i = 0; i < count; ++i, block += Format::kBytes) {
-      const uint8_t* qs = codes_of<Format>(block);
-      if constexpr (kFast) {
-        const int8_t* xs = codes + (b + i) * kBlock;
-        F8 dot;
-        if constexpr (Format::kFourBits) {
-          dot = block_dot_u4(qs, xs);
+    for (int64_t i = 0; i < count; ++i, blocks += Format::kBytes) {
+      const int64_t at = (first + i) * kBlock;
+      for (int r = 0; r < kRows; ++r) {
+        const uint8_t* qs = codes_of<Format>(blocks + static_cast<size_t>(r) * row_bytes);
+        if constexpr (kFast) {
+          sum[r] = fma8(block_dot<Format>(qs, x.codes + at), factor[r][i], sum[r]);
         } else {
-          dot = block_dot_s8(reinterpret_cast<const int8_t*>(qs), xs);
+          F low, high;
+          unpack_block<Format>(qs, low, high);
+          const F dot = fma(high, load(x.values + at + 16), mul(low, load(x.values + at)));
+          sum[r] = fma(dot, broadcast(factor[r][i]), sum[r]);
         }
-        F8& sum = i % 2 == 0 ? fast0 : fast1;  // two chains: one addition need not wait for the last
-        sum = fma8(dot, factor[i], sum);
-      } else {
-        const float* xs = x + (b + i) * kBlock;
-        F low, high;
-        if constexpr (Format::kFourBits) {
-          unpack_u4(qs, low, high);
-        } else {
-          low = load_i8(reinterpret_cast<const int8_t*>(qs));
-          high = load_i8(reinterpret_cast<const int8_t*>(qs) + 16);
-        }
-        const F dot = fma(high, load(xs + 16), mul(low, load(xs)));
-        F& sum = i % 2 == 0 ? exact0 : exact1;
-        sum = fma(dot, broadcast(factor[i]), sum);
       }
     }
   }
-  if constexpr (kFast) return reduce_add8(add8(fast0, fast1)) + reduce_add(offsets);
-  return reduce_add(add(exact0, exact1)) + reduce_add(offsets);
+  for (int r = 0; r < kRows; ++r) {
+    if constexpr (kFast) {
+      y[r] = reduce_add8(add8(sum[r], fold(offsets[r])));
+    } else {
+      y[r] = reduce_add(add(sum[r], offsets[r]));
+    }
+  }
 }
 
 template <class Row>
@@ -70,23 +84,25 @@ float dot_floats(const std::byte* row, int64_t cols, const float* x) {
   return reduce_add(add(add(sum[0], sum[1]), add(sum[2], sum[3]))) + tail;
 }
 
+template <class Format, bool kFast>
+void matvec_rows(const MatrixView& weight, int64_t row_begin, int64_t row_end, const TokenView& x, float* y) {
+  const int64_t num_blocks = weight.cols / kBlock;
+  int64_t r = row_begin;
+  for (; r + kMatvecRows <= row_end; r += kMatvecRows, y += kMatvecRows) {
+    dot_rows<Format, kFast, kMatvecRows>(weight.row(r), weight.row_bytes, num_blocks, x, y);
+  }
+  for (; r < row_end; ++r, ++y) dot_rows<Format, kFast, 1>(weight.row(r), weight.row_bytes, num_blocks, x, y);
+}
+
 template <class Format>
 void matvec_blocks(const MatrixView& weight, int64_t row_begin, int64_t row_end, const Activations& x, int64_t token,
                    float* y) {
-  const int64_t num_blocks = weight.cols / kBlock;
-  const float* sums = x.block_sums + token * num_blocks;
-  if (x.codes != nullptr) {
-    const int8_t* codes = x.codes + token * weight.cols;
-    const float* scales = x.scales + token * num_blocks;
-    for (int64_t r = row_begin; r < row_end; ++r) {
-      y[r - row_begin] = dot_blocks<Format, true>(weight.row(r), num_blocks, nullptr, sums, codes, scales);
-    }
-  } else {
-    const float* values = x.values + token * weight.cols;
-    for (int64_t r = row_begin; r < row_end; ++r) {
-      y[r - row_begin] = dot_blocks<Format, false>(weight.row(r), num_blocks, values, sums, nullptr, nullptr);
-    }
-  }
+  const int64_t blocks = token * (weight.cols / kBlock), values = token * weight.cols;
+  TokenView view{x.values + values, x.block_sums + blocks, nullptr, nullptr};
+  if (x.codes == nullptr) return matvec_rows<Format, false>(weight, row_begin, row_end, view, y);
+  view.codes = x.codes + values;
+  view.scales = x.scales + blocks;
+  matvec_rows<Format, true>(weight, row_begin, row_end, view, y);
 }
 
 template <class Row>

@@ -45,6 +45,12 @@ inline F load(const float* p) {
   return map([&](int i) { return load4(p + 4 * i); });
 }
 inline void store(float* p, F x) { std::memcpy(p, &x, sizeof(x)); }
+inline F load_up_to_16(const float* p, int64_t count) {  // zeros after the last
+  if (count >= 16) return load(p);
+  float padded[16] = {};
+  for (int64_t i = 0; i < count; ++i) padded[i] = p[i];
+  return load(padded);
+}
 inline F add(F x, F y) {
   return map([&](int i) { return x.v[i] + y.v[i]; });
 }
@@ -77,7 +83,8 @@ inline F abs(F x) {
 // Halves are folded together, as the wider instruction sets do, so that all sets add in the same order.
 inline float reduce4(F4 s) { return (s[0] + s[2]) + (s[1] + s[3]); }
 inline float reduce_add8(F8 x) { return reduce4(x.v[0] + x.v[1]); }
-inline float reduce_add(F x) { return reduce_add8({{x.v[0] + x.v[2], x.v[1] + x.v[3]}}); }
+inline F8 fold(F x) { return {{x.v[0] + x.v[2], x.v[1] + x.v[3]}}; }
+inline float reduce_add(F x) { return reduce_add8(fold(x)); }
 inline float reduce_max(F x) {
   float best = x.v[0][0];
   for (int i = 0; i < 16; ++i) best = x.v[i / 4][i % 4] > best ? x.v[i / 4][i % 4] : best;
@@ -113,6 +120,14 @@ inline void store_half(uint16_t* p, F x) {
   for (int i = 0; i < 16; ++i) p[i] = float_to_half(x.v[i / 4][i % 4]);
 }
 #endif
+// The lower and the upper half of each word, as fp16.
+inline F halves(const uint32_t* words, int shift) {
+  uint16_t bits[16];
+  for (int i = 0; i < 16; ++i) bits[i] = static_cast<uint16_t>(words[i] >> shift);
+  return load_half(bits);
+}
+inline F low_halves(const uint32_t* words) { return halves(words, 0); }
+inline F high_halves(const uint32_t* words) { return halves(words, 16); }
 inline F load_bfloat(const uint16_t* p) {
   float x[16];
   for (int i = 0; i < 16; ++i) {
@@ -150,7 +165,8 @@ inline F byte_of(const uint8_t* words, int b) {
   return load_integers(bytes);
 }
 
-inline F8 zero8() { return {}; }
+inline void set_zero(F8& x) { x = {}; }
+inline void set_zero(F& x) { x = {}; }
 inline F8 add8(F8 a, F8 b) { return {{a.v[0] + b.v[0], a.v[1] + b.v[1]}}; }
 inline F8 fma8(F8 a, float b, F8 c) {
   const F4 scale = broadcast4(b);

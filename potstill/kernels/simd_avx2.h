@@ -23,6 +23,12 @@ inline void store(float* p, F x) {
   _mm256_storeu_ps(p, x.a);
   _mm256_storeu_ps(p + 8, x.b);
 }
+inline F load_up_to_16(const float* p, int64_t count) {  // zeros after the last
+  if (count >= 16) return load(p);
+  const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+  const auto mask = [&](int64_t n) { return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n)), lanes); };
+  return {_mm256_maskload_ps(p, mask(count)), _mm256_maskload_ps(p + 8, mask(count - 8))};
+}
 inline F add(F x, F y) { return {_mm256_add_ps(x.a, y.a), _mm256_add_ps(x.b, y.b)}; }
 inline F sub(F x, F y) { return {_mm256_sub_ps(x.a, y.a), _mm256_sub_ps(x.b, y.b)}; }
 inline F mul(F x, F y) { return {_mm256_mul_ps(x.a, y.a), _mm256_mul_ps(x.b, y.b)}; }
@@ -40,7 +46,8 @@ inline float reduce_add8(F8 x) {
   s = _mm_add_ps(s, _mm_movehl_ps(s, s));
   return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
 }
-inline float reduce_add(F x) { return reduce_add8(_mm256_add_ps(x.a, x.b)); }
+inline F8 fold(F x) { return _mm256_add_ps(x.a, x.b); }
+inline float reduce_add(F x) { return reduce_add8(fold(x)); }
 inline float reduce_max(F x) {
   const __m256 y = _mm256_max_ps(x.a, x.b);
   __m128 s = _mm_max_ps(_mm256_castps256_ps128(y), _mm256_extractf128_ps(y, 1));
@@ -66,6 +73,18 @@ inline void store_half(uint16_t* p, F x) {
   constexpr int mode = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(x.a, mode));
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p + 8), _mm256_cvtps_ph(x.b, mode));
+}
+// The lower and the upper half of each word, as fp16.
+inline __m256 halves8(__m256i words) {  // each below 2^16
+  const __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(words, words), 0b11011000);
+  return _mm256_cvtph_ps(_mm256_castsi256_si128(packed));
+}
+inline F low_halves(const uint32_t* words) {
+  const __m256i mask = _mm256_set1_epi32(0xffff);
+  return {halves8(_mm256_and_si256(load_256(words), mask)), halves8(_mm256_and_si256(load_256(words + 8), mask))};
+}
+inline F high_halves(const uint32_t* words) {
+  return {halves8(_mm256_srli_epi32(load_256(words), 16)), halves8(_mm256_srli_epi32(load_256(words + 8), 16))};
 }
 inline __m256 load_bfloat8(const uint16_t* p) {
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(load_128(p)), 16));
@@ -112,7 +131,8 @@ inline F8 block_dot_s8(const int8_t* q, const int8_t* x) {
   const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(codes), _mm256_sign_epi8(load_256(x), codes));
   return _mm256_cvtepi32_ps(_mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 }
-inline F8 zero8() { return _mm256_setzero_ps(); }
+inline void set_zero(F8& x) { x = _mm256_setzero_ps(); }
+inline void set_zero(F& x) { x = zero(); }
 inline F8 add8(F8 a, F8 b) { return _mm256_add_ps(a, b); }
 inline F8 fma8(F8 a, float b, F8 c) { return _mm256_fmadd_ps(a, _mm256_set1_ps(b), c); }
 

@@ -18,6 +18,9 @@ inline F zero() { return _mm512_setzero_ps(); }
 inline F broadcast(float x) { return _mm512_set1_ps(x); }
 inline F load(const float* p) { return _mm512_loadu_ps(p); }
 inline void store(float* p, F x) { _mm512_storeu_ps(p, x); }
+inline F load_up_to_16(const float* p, int64_t count) {  // zeros after the last
+  return count >= 16 ? load(p) : _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << count) - 1), p);
+}
 inline F add(F a, F b) { return _mm512_add_ps(a, b); }
 inline F sub(F a, F b) { return _mm512_sub_ps(a, b); }
 inline F mul(F a, F b) { return _mm512_mul_ps(a, b); }
@@ -32,9 +35,8 @@ inline float reduce_add8(F8 x) {
   s = _mm_add_ps(s, _mm_movehl_ps(s, s));
   return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
 }
-inline float reduce_add(F x) {
-  return reduce_add8(_mm256_add_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps(x, 1)));
-}
+inline F8 fold(F x) { return _mm256_add_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps(x, 1)); }
+inline float reduce_add(F x) { return reduce_add8(fold(x)); }
 inline float reduce_max(F x) { return _mm512_reduce_max_ps(x); }
 inline F round_even(F x) { return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 // p * 2^n, where t = n + 1.5 * 2^23 holds n in its low bits.
@@ -47,6 +49,11 @@ inline F load_half(const uint16_t* p) {
 }
 inline void store_half(uint16_t* p, F x) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+// The lower and the upper half of each word, as fp16.
+inline F low_halves(const uint32_t* words) { return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_load_si512(words))); }
+inline F high_halves(const uint32_t* words) {
+  return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32(_mm512_load_si512(words), 16)));
 }
 inline F load_bfloat(const uint16_t* p) {
   const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
@@ -92,7 +99,8 @@ inline F8 block_dot_s8(const int8_t* q, const int8_t* x) {
       _mm256_dpbusd_epi32(_mm256_setzero_si256(), _mm256_abs_epi8(codes), _mm256_sign_epi8(activations, codes));
   return _mm256_cvtepi32_ps(products);
 }
-inline F8 zero8() { return _mm256_setzero_ps(); }
+inline void set_zero(F8& x) { x = _mm256_setzero_ps(); }
+inline void set_zero(F& x) { x = zero(); }
 inline F8 add8(F8 a, F8 b) { return _mm256_add_ps(a, b); }
 inline F8 fma8(F8 a, float b, F8 c) { return _mm256_fmadd_ps(a, _mm256_set1_ps(b), c); }
 

@@ -217,6 +217,13 @@ void CompressedTensorsCheckpoint::read_rows(std::string_view name, int64_t row_b
   dequantize_rows(unpack(found->second, row_begin, num_rows), 0, num_rows, out);
 }
 
+uint64_t CompressedTensorsCheckpoint::stored_bytes(std::string_view name) const {
+  const auto found = packed_.find(name);
+  if (found == packed_.end()) return files_.stored(name).bytes.size();
+  const Packed& packed = found->second;
+  return packed.codes.bytes.size() + packed.scales.bytes.size() + packed.zeros.bytes.size();
+}
+
 QuantizedLinear CompressedTensorsCheckpoint::linear(std::string_view name) const {
   const auto found = packed_.find(name);
   if (found == packed_.end()) {

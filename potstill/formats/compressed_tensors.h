@@ -56,7 +56,8 @@ class CompressedTensorsCheckpoint : public WeightSource {
 
   const CompressedTensorsConfig& config() const { return config_; }
   bool is_quantized(std::string_view name) const { return packed_.contains(name); }  // "<module>.weight"
-  QuantizedLinear linear(std::string_view name) const;                               // "<module>.weight"
+  uint64_t stored_bytes(std::string_view name) const;   // of a weight with its scales and zeros
+  QuantizedLinear linear(std::string_view name) const;  // "<module>.weight"
 
  private:
   struct Packed {

@@ -162,7 +162,7 @@ Artifact run_stage(const fs::path& folder, const StageKey& key, IfExists if_exis
     const bool ours = fs::exists(folder / "artifact.json");
     if (ours) {
       const Artifact found = Artifact::open(folder);
-      if (found.manifest.value("key", "") == stage_key_hash(key)) {
+      if (if_exists != IfExists::kRemake && found.manifest.value("key", "") == stage_key_hash(key)) {
         fs::remove_all(folder / "work");  // left when the run was killed right after its rename
         log_info("{}: already done, kept as it is ({})", key.stage, folder.string());
         return found;

@@ -81,6 +81,7 @@ struct Artifact {
 std::string stage_key_hash(const StageKey& key);
 
 enum class IfExists {
+  kRemake,   // as kReplace, and an artifact of this very work is made again too
   kReplace,  // the pipeline: an artifact of other work is made again
   kRefuse,   // a command with --out: an artifact or folder of other work is an error that names --force
 };

@@ -1,0 +1,255 @@
+#include "potstill/stages/pipeline.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <array>
+
+#include "potstill/base/atomic_file.h"
+#include "potstill/base/error.h"
+#include "potstill/base/interrupt.h"
+#include "potstill/base/log.h"
+#include "potstill/stages/evaluate_stage.h"
+#include "potstill/stages/export_stage.h"
+#include "potstill/stages/merge_stage.h"
+#include "potstill/stages/preflight.h"
+#include "potstill/stages/prune_stage.h"
+#include "potstill/stages/quantize_stage.h"
+#include "potstill/stages/report_stage.h"
+#include "potstill/stages/search_stage.h"
+#include "potstill/stages/synth_stage.h"
+#include "potstill/stages/teach_stage.h"
+#include "potstill/stages/train_stage.h"
+
+namespace potstill {
+namespace {
+
+namespace fs = std::filesystem;
+
+class Pipeline {
+ public:
+  Pipeline(const Recipe& recipe, const PipelineOptions& options)
+      : recipe_(recipe),
+        options_(options),
+        run_dir_(options.run_dir.empty() ? fs::path("runs") / recipe.top.name : options.run_dir) {}
+
+  PipelineResult run();
+
+ private:
+  struct Step {
+    std::string_view name;
+    void (Pipeline::*run)();
+  };
+  friend std::vector<std::string_view> potstill::pipeline_stages();
+
+  void prune();
+  void synth();
+  void teach();
+  void search();
+  void train();
+  void merge();
+  void quantize();
+  void baseline_rtn();
+  void baseline_gptq();
+  void export_gguf();
+  void evaluate();
+  void report();
+
+  // THE MAIN PATH.
+  static constexpr std::array<Step, 12> kSteps{{
+      {"prune", &Pipeline::prune},                  // the student S1, a child of a bigger model (where the recipe asks)
+      {"synth", &Pipeline::synth},                  // T1 writes D_gen (unless the recipe brings its own pairs)
+      {"teach", &Pipeline::teach},                  // T2's distributions on D_gen, once, for every training run
+      {"search", &Pipeline::search},                // the training settings (where the recipe asks)
+      {"train", &Pipeline::train},                  // S1 + LoRA
+      {"merge", &Pipeline::merge},                  // S'
+      {"quantize", &Pipeline::quantize},            // S'', W4A16
+      {"baseline-rtn", &Pipeline::baseline_rtn},    // S1 rounded to 4 bits: what the method is measured against
+      {"baseline-gptq", &Pipeline::baseline_gptq},  // S1 by GPTQ alone
+      {"export", &Pipeline::export_gguf},           // the file for the small machine
+      {"evaluate", &Pipeline::evaluate},            // all of them side by side
+      {"report", &Pipeline::report},
+  }};
+
+  fs::path folder(std::string_view stage) const { return run_dir_ / stage; }
+  fs::path student() const { return recipe_.prune ? folder("prune") : recipe_.resolve(recipe_.top.student); }
+  fs::path teacher() const { return recipe_.resolve(recipe_.top.teacher); }
+  fs::path pairs() const {
+    return recipe_.top.pairs.empty() ? folder("synth") / "D_gen.jsonl" : recipe_.resolve(recipe_.top.pairs);
+  }
+  uint64_t seed() const { return static_cast<uint64_t>(recipe_.top.seed); }
+  void quantize_into(std::string_view stage, const fs::path& model, const std::string& method);
+  void check_stage_name(const std::string& name, const char* flag) const;
+
+  const Recipe& recipe_;
+  const PipelineOptions& options_;
+  fs::path run_dir_;
+  IfExists if_exists_ = IfExists::kReplace;
+  // DistillConfig of the final training: [train], with what the search found.
+  DistillConfig train_settings() const;
+};
+
+void Pipeline::prune() {
+  if (!recipe_.prune) return;
+  PruneConfig config = *recipe_.prune;
+  config.text = recipe_.resolve(config.text.string());
+  const PruneInputs inputs{
+      .model = recipe_.resolve(recipe_.top.student), .dtype = recipe_.top.dtype, .device = recipe_.top.device};
+  run_stage(folder("prune"), prune_key(inputs, config, seed()), if_exists_,
+            [&](ArtifactWriter& out) { run_prune_stage(inputs, config, out); });
+}
+
+void Pipeline::synth() {
+  if (!recipe_.top.pairs.empty()) return;
+  const SynthInputs inputs{.task = recipe_.resolve(recipe_.top.task),
+                           .teacher = recipe_.resolve(recipe_.top.data_teacher),
+                           .dtype = recipe_.top.dtype,
+                           .device = recipe_.top.device};
+  run_stage(folder("synth"), synth_key(inputs, recipe_.synth, seed()), if_exists_,
+            [&](ArtifactWriter& out) { run_synth_stage(inputs, recipe_.synth, synth_journal(folder("synth")), out); });
+}
+
+void Pipeline::teach() {
+  const TeachInputs inputs{
+      .teacher = teacher(), .data = pairs(), .dtype = recipe_.top.dtype, .device = recipe_.top.device};
+  run_stage(folder("teach"), teach_key(inputs, recipe_.teach, recipe_.data, seed()), if_exists_,
+            [&](ArtifactWriter& out) { run_teach_stage(inputs, recipe_.teach, recipe_.data, out); });
+}
+
+void Pipeline::search() {
+  if (!recipe_.search) return;
+  const SearchInputs inputs{.student = student(),
+                            .knowledge = folder("teach"),
+                            .pairs = pairs(),
+                            .dtype = recipe_.top.dtype,
+                            .device = recipe_.top.device};
+  run_stage(folder("search"), search_key(inputs, *recipe_.search, recipe_.train, recipe_.data, seed()), if_exists_,
+            [&](ArtifactWriter& out) { run_search_stage(inputs, *recipe_.search, recipe_.train, recipe_.data, out); });
+}
+
+DistillConfig Pipeline::train_settings() const {
+  return recipe_.search ? best_settings(Artifact::open(folder("search")), recipe_.train) : recipe_.train;
+}
+
+void Pipeline::train() {
+  const TrainInputs inputs{.student = student(),
+                           .teacher = folder("teach"),
+                           .data = pairs(),
+                           .dtype = recipe_.top.dtype,
+                           .device = recipe_.top.device};
+  const DistillConfig settings = train_settings();
+  run_stage(folder("train"), train_key(inputs, settings, recipe_.data, seed()), if_exists_,
+            [&](ArtifactWriter& out) { run_train_stage(inputs, settings, recipe_.data, out); });
+}
+
+void Pipeline::merge() {
+  const MergeInputs inputs{.model = student(), .adapter = folder("train"), .dtype = recipe_.merge.dtype};
+  run_stage(folder("merge"), merge_key(inputs), if_exists_, [&](ArtifactWriter& out) { run_merge_stage(inputs, out); });
+}
+
+void Pipeline::quantize_into(std::string_view stage, const fs::path& model, const std::string& method) {
+  QuantizeConfig config = recipe_.quantize;
+  config.method = method;
+  const QuantizeInputs inputs{.model = model, .calibration = method == "rtn" ? fs::path() : pairs()};
+  run_stage(folder(stage), quantize_key(inputs, config, seed()), if_exists_,
+            [&](ArtifactWriter& out) { run_quantize_stage(inputs, config, out); });
+}
+
+void Pipeline::quantize() { quantize_into("quantize", folder("merge"), recipe_.quantize.method); }
+void Pipeline::baseline_rtn() { quantize_into("baseline-rtn", student(), "rtn"); }
+void Pipeline::baseline_gptq() { quantize_into("baseline-gptq", student(), "gptq"); }
+
+void Pipeline::export_gguf() {
+  const StageKey key{.stage = "export",
+                     .config = config_to_json(recipe_.export_),
+                     .inputs = {{"model", folder("quantize")}},
+                     .seed = seed()};
+  run_stage(folder("export"), key, if_exists_,
+            [&](ArtifactWriter& out) { run_export_stage(folder("quantize"), recipe_.export_, out); });
+}
+
+void Pipeline::evaluate() {
+  EvalConfig config = recipe_.evaluate;
+  config.data = recipe_.resolve(config.data.string());
+  config.text = recipe_.resolve(config.text.string());
+  EvaluateInputs inputs{.models = {{"S1", student()},
+                                   {"S1 + RTN", folder("baseline-rtn")},
+                                   {"S1 + GPTQ", folder("baseline-gptq")},
+                                   {"S' (distilled)", folder("merge")},
+                                   {"S'' (distilled, 4 bits)", folder("quantize")}},
+                        .knowledge = folder("teach"),
+                        .pairs = pairs(),
+                        .dtype = recipe_.top.dtype,
+                        .device = recipe_.top.device};
+  run_stage(folder("evaluate"), evaluate_key(inputs, config, recipe_.data, seed()), if_exists_,
+            [&](ArtifactWriter& out) { run_evaluate_stage(inputs, config, recipe_.data, out); });
+}
+
+void Pipeline::report() {
+  std::vector<StageInput> inputs;
+  for (const auto& step : kSteps) {
+    if (fs::exists(folder(step.name) / "artifact.json") && step.name != "report") {
+      inputs.push_back({std::string(step.name), folder(step.name) / "artifact.json"});
+    }
+  }
+  run_stage(folder("report"),
+            {.stage = "report", .config = {{"name", recipe_.top.name}}, .inputs = inputs, .seed = seed()}, if_exists_,
+            [&](ArtifactWriter& out) {
+              run_report_stage({.name = recipe_.top.name,
+                                .description = recipe_.top.description,
+                                .command = options_.command,
+                                .run_dir = run_dir_},
+                               out);
+            });
+}
+
+void Pipeline::check_stage_name(const std::string& name, const char* flag) const {
+  const auto names = pipeline_stages();
+  if (name.empty() || std::ranges::find(names, name) != names.end()) return;
+  const std::string near = nearest_name(name, names);
+  throw Error(
+      ErrorKind::kUsage, flag, fmt::format("there is no stage '{}'", name),
+      near.empty() ? fmt::format("stages: {}", fmt::join(names, ", ")) : fmt::format("did you mean '{}'?", near));
+}
+
+PipelineResult Pipeline::run() {
+  check_stage_name(options_.from, "--from");
+  check_stage_name(options_.until, "--until");
+  preflight(recipe_, run_dir_);
+  fs::create_directories(run_dir_);
+  bool before_from = !options_.from.empty();
+  int number = 0;
+  for (const auto& step : kSteps) {
+    ++number;
+    throw_if_interrupted();
+    if (step.name == options_.from) {
+      before_from = false;
+      if_exists_ = IfExists::kRemake;
+    }
+    log_info("[{}/{}] {}", number, kSteps.size(), step.name);
+    if (!before_from) (this->*step.run)();
+    if (step.name == options_.until) break;
+  }
+  PipelineResult result{.run_dir = run_dir_, .gguf = {}, .report = {}, .evaluation = nlohmann::ordered_json::object()};
+  if (fs::exists(folder("export") / "model.gguf")) result.gguf = folder("export") / "model.gguf";
+  if (fs::exists(folder("report") / "report.html")) result.report = folder("report") / "report.html";
+  if (fs::exists(folder("evaluate") / "evaluation.json")) {
+    result.evaluation = nlohmann::ordered_json::parse(read_file(folder("evaluate") / "evaluation.json"));
+  }
+  return result;
+}
+
+}  // namespace
+
+std::vector<std::string_view> pipeline_stages() {
+  std::vector<std::string_view> names;
+  for (const auto& step : Pipeline::kSteps) names.push_back(step.name);
+  return names;
+}
+
+PipelineResult run_pipeline(const Recipe& recipe, const PipelineOptions& options) {
+  return Pipeline(recipe, options).run();
+}
+
+}  // namespace potstill

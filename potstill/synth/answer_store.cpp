@@ -14,6 +14,10 @@
 namespace potstill {
 namespace {
 
+// Batches handed to the model in one call. Generated texts come back one by one, and a model that refills its batch as
+// texts end wants to know what comes next; scores come back all at once, and a kill costs what has not.
+constexpr size_t kGenerateBatches = 64, kScoreBatches = 2;
+
 using Json = nlohmann::json;  // keys sorted: the canonical form that is hashed
 
 Json to_json(const std::vector<ChatMessage>& messages) {
@@ -133,9 +137,10 @@ std::vector<Json> AnswerStore::answer(std::string_view what, std::string_view ki
     }
   }
   Progress progress(what, static_cast<int64_t>(missing.size()), "answers");
-  for (size_t begin = 0; begin < missing.size(); begin += batch_) {
+  const size_t chunk_size = batch_ * (kind == "generate" ? kGenerateBatches : kScoreBatches);
+  for (size_t begin = 0; begin < missing.size(); begin += chunk_size) {
     throw_if_interrupted();
-    const auto chunk = std::span(missing).subspan(begin, std::min(batch_, missing.size() - begin));
+    const auto chunk = std::span(missing).subspan(begin, std::min(chunk_size, missing.size() - begin));
     std::vector<Request> asked;
     for (const size_t i : chunk) asked.push_back(requests[i]);
     std::vector<bool> stored(chunk.size());
@@ -149,10 +154,11 @@ std::vector<Json> AnswerStore::answer(std::string_view what, std::string_view ki
         if (!lines.empty()) lines += '\n';
         lines += remember(keys[i], kind, bodies[i], responses[n]);
       }
-      if (!lines.empty()) journal_.append(lines);
+      if (lines.empty()) return;
+      journal_.append(lines);
+      progress.advance(static_cast<int64_t>(slots.size()));
     };
     ask(asked, store);
-    progress.advance(static_cast<int64_t>(chunk.size()));
   }
   if (!missing.empty()) progress.finish();
   std::vector<Json> responses;

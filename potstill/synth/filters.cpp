@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <cctype>
+#include <initializer_list>
 #include <map>
 #include <set>
 
@@ -145,6 +146,46 @@ Verdict check_new_words(const Task& task, const PairText& pair) {
   return std::nullopt;
 }
 
+bool looks_plural(std::string_view word) {
+  return word.size() >= 4 && word.ends_with('s') && !word.ends_with("ss") && !word.ends_with("us") &&
+         !word.ends_with("is");
+}
+
+// Number of subject and verb, where a weak teacher slips most: "What does plant roots do?", "Why do ice floats?",
+// "What is the lungs?". Names ("What is Mars?") are left alone.
+Verdict check_agreement(std::string_view question) {
+  const auto words = words_of(question);
+  const size_t count = words.size();
+  if (count < 3) return std::nullopt;
+  const Refusal refusal{"agreement", fmt::format("'{} … {}'", words[1], words[count - 1])};
+  const bool one = words[2] == "a" || words[2] == "an" || words[2] == "one";  // "What does a lens do?"
+  if (words[1] == "does" && !one && count >= 4 && looks_plural(words[count - 2]) && count <= 5) return refusal;
+  if (words[1] == "do" && count == 4 && looks_plural(words[3]) && !looks_plural(words[2])) return refusal;
+  const bool with_the = words[2] == "the";
+  const bool is_name = count == 3 && question.find(' ' + words[2]) == std::string_view::npos;  // has a capital
+  if (words[1] == "is" && count == (with_the ? 4u : 3u) && looks_plural(words[count - 1]) && !is_name) return refusal;
+  return std::nullopt;
+}
+
+// The answer has the form that the question asks for (English): a reason to "Why", and what it is to "What is a
+// lever?".
+Verdict check_answer_form(const PairText& pair) {
+  const auto question = words_of(pair.question), answer = words_of(pair.answer);
+  const auto answer_has = [&](std::initializer_list<std::string_view> words) {
+    return std::ranges::any_of(answer, [&](const std::string& word) { return std::ranges::count(words, word) > 0; });
+  };
+  constexpr size_t kMaxDefinitionWords = 6;  // "What is the smallest kind of bird?" asks more than a definition
+  if (question.size() < 3) return std::nullopt;
+  if (question[0] == "why" && !answer_has({"because", "so", "since", "to", "as", "due", "for", "by"})) {
+    return Refusal{"answer_form", "gives no reason"};
+  }
+  const bool what_is = question[0] == "what" && (question[1] == "is" || question[1] == "are");
+  if (what_is && question.size() <= kMaxDefinitionWords && !answer_has({"is", "are", "was", "were", "it's"})) {
+    return Refusal{"answer_form", "does not say what it is"};
+  }
+  return std::nullopt;
+}
+
 // What the answer says must stand in the fact: its words, its numbers, and whether it denies.
 Verdict check_grounding(const Task& task, const PairText& pair) {
   if (pair.fact.empty()) return std::nullopt;
@@ -153,7 +194,7 @@ Verdict check_grounding(const Task& task, const PairText& pair) {
   std::set<std::string> known = in_fact;
   known.insert(question.begin(), question.end());
   const double asked = share_in(question, in_fact);
-  if (asked < task.filter.min_grounding) {
+  if (asked < task.filter.min_question_grounding) {
     return Refusal{"off_fact", fmt::format("{:.0f} % of the question's words stand in the fact", 100 * asked)};
   }
   const double grounded = share_in(content_stems(pair.answer), known);
@@ -184,7 +225,8 @@ std::optional<Refusal> refuse_question(const Task& task, std::string_view questi
   if (std::ranges::count(question, '?') > 1) return Refusal{"format", "asks more than once"};
   if (!starts_a_sentence(question)) return Refusal{"format", "does not begin as a sentence"};
   if (auto found = check_length(question, task.filter.min_question_words, task.filter.max_question_words)) return found;
-  return check_text(task, question);
+  if (auto found = check_text(task, question)) return found;
+  return task.filter.language == "english" ? check_agreement(question) : std::nullopt;
 }
 
 std::optional<Refusal> refuse_answer(const Task& task, const PairText& pair, bool truncated) {
@@ -197,6 +239,9 @@ std::optional<Refusal> refuse_answer(const Task& task, const PairText& pair, boo
   if (auto found = check_length(answer, task.filter.min_answer_words, task.filter.max_answer_words)) return found;
   if (auto found = check_text(task, answer)) return found;
   if (auto found = check_new_words(task, pair)) return found;
+  if (task.filter.language == "english") {
+    if (auto found = check_answer_form(pair)) return found;
+  }
   return check_grounding(task, pair);
 }
 

@@ -9,7 +9,7 @@
 namespace potstill {
 namespace {
 
-constexpr size_t kMaxExamples = 4;  // a fifth changed little and every request pays for it
+constexpr size_t kMaxExamples = 3;  // every request pays for each of them
 
 struct Example {
   std::vector<std::pair<std::string, std::string>> given;  // label -> text

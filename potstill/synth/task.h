@@ -67,8 +67,9 @@ struct TaskFilter {
   double max_rouge = 0.7;
   double max_question_overlap = 0.9;
   double min_grounding = 0.6;
+  double min_question_grounding = 0.75;
   double min_score = 3.0;
-  std::string charset = "latin";
+  std::string charset = "latin", language = "english";
 
   template <class Self, class Visitor>
   static void fields(Self& self, Visitor& visit) {
@@ -84,8 +85,13 @@ struct TaskFilter {
     visit("min_grounding", self.min_grounding,
           "share of an answer's content words that must stand in its fact or question (where there is a fact)",
           in_range(0.0, 1.0));
+    visit("min_question_grounding", self.min_question_grounding,
+          "share of a question's content words that must stand in its fact (where there is a fact)",
+          in_range(0.0, 1.0));
     visit("min_score", self.min_score, "weighted mean of the rubric's scores", in_range(1.0, 5.0));
     visit("charset", self.charset, "letters a pair may hold", one_of({"latin", "any"}));
+    visit("language", self.language, "whose grammar the agreement and answer_form rules check",
+          one_of({"english", "any"}));
   }
 };
 

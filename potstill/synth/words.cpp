@@ -11,15 +11,14 @@ bool is_word_byte(char c) { return std::isalnum(static_cast<unsigned char>(c)) |
 
 // Sorted, for binary search.
 constexpr auto kStopWords = std::to_array<std::string_view>({
-    "a",     "about",   "after", "all",    "also",  "am",    "an",     "and",    "any",   "are",     "as",   "at",
-    "be",    "because", "been",  "before", "being", "but",   "by",     "called", "can",   "could",   "did",  "do",
-    "does",  "doing",   "done",  "for",    "from",  "get",   "had",    "has",    "have",  "he",      "her",  "his",
-    "how",   "i",       "if",    "in",     "into",  "is",    "it",     "its",    "just",  "kind",    "like", "made",
-    "make",  "makes",   "many",  "may",    "me",    "might", "more",   "most",   "much",  "my",      "of",   "on",
-    "onto",  "or",      "our",   "out",    "over",  "she",   "should", "so",     "some",  "such",    "than", "that",
-    "the",   "their",   "them",  "then",   "there", "these", "they",   "this",   "those", "through", "to",   "type",
-    "up",    "us",      "use",   "used",   "uses",  "very",  "was",    "we",     "were",  "what",    "when", "where",
-    "which", "while",   "who",   "why",    "will",  "with",  "would",  "you",    "your",
+    "a",     "about",   "after", "all",    "also",    "am",   "an",   "and",  "any",   "are",   "as",   "at",
+    "be",    "because", "been",  "before", "being",   "but",  "by",   "can",  "could", "did",   "do",   "does",
+    "doing", "done",    "for",   "from",   "get",     "had",  "has",  "have", "he",    "her",   "his",  "how",
+    "i",     "if",      "in",    "into",   "is",      "it",   "its",  "just", "like",  "many",  "may",  "me",
+    "might", "more",    "most",  "much",   "my",      "of",   "on",   "onto", "or",    "our",   "out",  "over",
+    "she",   "should",  "so",    "some",   "such",    "than", "that", "the",  "their", "them",  "then", "there",
+    "these", "they",    "this",  "those",  "through", "to",   "up",   "us",   "very",  "was",   "we",   "were",
+    "what",  "when",    "where", "which",  "while",   "who",  "why",  "will", "with",  "would", "you",  "your",
 });
 static_assert(std::ranges::is_sorted(kStopWords));
 

@@ -95,7 +95,12 @@ void attend(const DecodeAttention& a, int64_t slot, int64_t kv_head, std::vector
 }  // namespace
 
 void decode_attention(const DecodeAttention& a) {
-  at::parallel_for(0, a.num_slots * a.num_kv_heads, 1, [&](int64_t begin, int64_t end) {
+  // Waking a thread costs as much as some ten thousand products.
+  constexpr int64_t kProductsWorthAThread = 32768;
+  const int64_t longest = std::max<int64_t>(1, *std::max_element(a.lengths, a.lengths + a.num_slots));
+  const int64_t grain =
+      std::max<int64_t>(1, kProductsWorthAThread * a.num_kv_heads / (2 * longest * a.num_heads * a.head_dim));
+  at::parallel_for(0, a.num_slots * a.num_kv_heads, grain, [&](int64_t begin, int64_t end) {
     std::vector<float> scratch;
     for (int64_t i = begin; i < end; ++i) attend(a, i / a.num_kv_heads, i % a.num_kv_heads, scratch);
   });

@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# potstill-edge by its output, on the tiny golden models: results, errors, exit statuses.
+set -uo pipefail
+binary=$1
+golden=$(dirname "$0")/golden/edge
+model=$golden/tiny_llama.gguf
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+failures=0
+
+# expect NAME STATUS PATTERN COMMAND...: the command's exit status, and a pattern in what it prints
+expect() {
+  local name=$1 status=$2 pattern=$3 output got
+  shift 3
+  output=$("$@" 2>&1 < "${stdin:-/dev/null}")
+  got=$?
+  if [ $got -ne "$status" ] || ! grep -qE -- "$pattern" <<< "$output"; then
+    printf 'FAILED %s: exit %s (wanted %s), wanted /%s/ in:\n%s\n' "$name" "$got" "$status" "$pattern" "$output" >&2
+    failures=$((failures + 1))
+  fi
+}
+
+expect version 0 'potstill-edge [0-9]' "$binary" --version
+expect help 0 'potstill-edge complete student.gguf' "$binary" complete --help
+expect json 0 '"prompt_tokens": 3' "$binary" complete "$model" --prompt abc --max-tokens 4 --json
+expect bench 0 '"decode_tokens_per_s": [0-9]' "$binary" bench "$model" --prompt 20 --generate 4 --repetitions 1 --threads 2 --json
+expect 'every isa that runs' 0 '"isa": "portable"' env POTSTILL_ISA=portable "$binary" bench "$model" --prompt 9 --generate 2 --repetitions 1 --json
+
+expect 'no command' 2 'subcommand' "$binary"
+expect 'unknown flag' 2 'nope' "$binary" complete "$model" --nope
+expect 'temperature out of range' 2 "'temperature' is -1" "$binary" complete "$model" --prompt a --temperature -1
+expect 'unknown isa' 2 'this machine runs: portable' env POTSTILL_ISA=foo "$binary" complete "$model" --prompt a
+expect 'empty prompt' 2 'no tokens' "$binary" complete "$model" --prompt ''
+expect 'prompt beyond the context' 2 'positions are needed but 4 fit' "$binary" complete "$model" --prompt 'five and more' --context 4
+expect 'missing file' 4 'does not exist' "$binary" complete "$work/absent.gguf" --prompt a
+head -c 90000 "$model" > "$work/cut.gguf"
+expect 'truncated file' 3 'needs [0-9]+ bytes but [0-9]+ remain' "$binary" complete "$work/cut.gguf" --prompt a
+
+printf 'hello\n/reset\nhello\n/what\n/exit\nnever read\n' > "$work/talk"
+stdin=$work/talk expect 'chat from a pipe' 0 "'/what' is no command" "$binary" chat "$model" --temperature 0 --max-tokens 3
+answers=$("$binary" chat "$model" --temperature 0 --max-tokens 3 < "$work/talk" 2> /dev/null | base64 -w 0)
+again=$(printf 'hello\n/reset\nhello\n' | "$binary" chat "$model" --temperature 0 --max-tokens 3 --threads 3 2> /dev/null | base64 -w 0)
+if [ "$answers" != "$again" ] || [ -z "$answers" ]; then
+  echo "FAILED chat: two conversations that are the same answered in two ways" >&2
+  failures=$((failures + 1))
+fi
+[ "$failures" -eq 0 ] && echo "edge_cli: all held"
+exit "$failures"

@@ -133,7 +133,7 @@ void quantize_row_q8_0_ref(const float* values, BlockQ8_0* blocks, size_t count)
 void half_to_float_row(const uint16_t* halves, float* values, size_t count) {
   size_t i = 0;
 #if defined(__x86_64__)
-  static const bool has_f16c = __builtin_cpu_supports("avx") && __builtin_cpu_supports("f16c");
+  static const bool has_f16c = __builtin_cpu_supports("avx2");  // clang 14 cannot ask for f16c; no avx2 is without it
   if (has_f16c) i = half_to_float_f16c(halves, values, count);
 #endif
   for (; i < count; ++i) {

@@ -90,7 +90,7 @@ void score_rows(LanguageModel& model, const std::string& task, std::vector<RowRe
   }
 }
 
-void sum_up(const Task& task, TaskResult& result) {
+void sum_up(const EvalTask& task, TaskResult& result) {
   for (size_t m = 0; m < task.metrics.size(); ++m) {
     std::vector<double> values;
     for (const auto& row : result.rows) values.push_back(row.metrics[m]);
@@ -100,7 +100,7 @@ void sum_up(const Task& task, TaskResult& result) {
 }
 
 // A task's questions; a group's, task by task in alphabetical order.
-std::vector<TaskResult> ask(const Task& task, const EvalConfig& config) {
+std::vector<TaskResult> ask(const EvalTask& task, const EvalConfig& config) {
   const auto path = config.data / task.folder / (task.split + ".jsonl");
   if (!std::filesystem::exists(path)) {
     throw Error(ErrorKind::kIo, path.string(), fmt::format("the rows of '{}' are not there", task.name),
@@ -123,7 +123,7 @@ std::vector<TaskResult> ask(const Task& task, const EvalConfig& config) {
 }
 
 // Adds the groups that hold scored tasks: bottom up for the sums, top down for the reader.
-std::vector<GroupResult> group_results(std::span<const TaskResult> tasks, std::span<const TaskGroup> groups) {
+std::vector<GroupResult> group_results(std::span<const TaskResult> tasks, std::span<const EvalTaskGroup> groups) {
   std::map<std::string, std::vector<WeightedMetric>> leaves;  // task or group -> its tasks
   for (const auto& task : tasks) {
     const Metric& acc = task.metrics.front();
@@ -158,10 +158,10 @@ BenchmarkResults run_benchmarks(LanguageModel& model, const EvalConfig& config, 
   if (config.tasks.empty()) throw Error(ErrorKind::kUsage, "--tasks", "names no benchmark");
   ScoreJournal scores(journal);
   BenchmarkResults results;
-  std::vector<std::pair<Task, std::vector<TaskResult>>> asked;
+  std::vector<std::pair<EvalTask, std::vector<TaskResult>>> asked;
   int64_t num_rows = 0;
   for (const auto& name : config.tasks) {  // every row is read and checked before the first is scored
-    Task task = find_task(name);
+    EvalTask task = find_task(name);
     const auto same = [&](const auto& other) { return other.first.name == task.name; };
     if (std::ranges::any_of(asked, same)) continue;
     auto questions = ask(task, config);

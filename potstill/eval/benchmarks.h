@@ -31,7 +31,7 @@ struct TaskResult {
 };
 
 struct GroupResult {
-  TaskGroup group;  // children that were scored
+  EvalTaskGroup group;  // children that were scored
   std::vector<Metric> metrics;
   int64_t num_rows = 0;
 };

@@ -126,9 +126,9 @@ int64_t label_index(const Row& row, const std::vector<std::string>& labels, cons
   return at - labels.begin();
 }
 
-Task find_task(std::string_view name) {
-  const std::vector<Task> tasks{arc_easy_task(),   commonsense_qa_task(), hellaswag_task(),  mmlu_task(),
-                                openbookqa_task(), piqa_task(),           social_iqa_task(), winogrande_task()};
+EvalTask find_task(std::string_view name) {
+  const std::vector<EvalTask> tasks{arc_easy_task(),   commonsense_qa_task(), hellaswag_task(),  mmlu_task(),
+                                    openbookqa_task(), piqa_task(),           social_iqa_task(), winogrande_task()};
   std::vector<std::string> names;
   for (const auto& task : tasks) {
     if (task.name == name || task.folder == name) return task;

@@ -1,4 +1,4 @@
-// Task: a multiple-choice benchmark as lm-evaluation-harness 0.4.13 asks it, byte for byte.
+// EvalTask: a multiple-choice benchmark as lm-evaluation-harness 0.4.13 asks it, byte for byte.
 #pragma once
 
 #include <cstdint>
@@ -40,7 +40,7 @@ struct Question {
   std::string example() const;
 };
 
-struct Task {
+struct EvalTask {
   std::string name;    // the harness's
   std::string folder;  // DIR/<folder>/<split>.jsonl
   std::string split;   // the scored one
@@ -52,25 +52,25 @@ struct Task {
 };
 
 // A group's children and its size-weighted accuracy: mmlu -> mmlu_stem -> mmlu_astronomy.
-struct TaskGroup {
+struct EvalTaskGroup {
   std::string name, alias;
   std::vector<std::string> children;  // tasks or groups
 };
 
 // The known tasks, each in its own file below tasks/.
-Task arc_easy_task();
-Task commonsense_qa_task();
-Task hellaswag_task();
-Task mmlu_task();
-Task openbookqa_task();
-Task piqa_task();
-Task social_iqa_task();
-Task winogrande_task();
+EvalTask arc_easy_task();
+EvalTask commonsense_qa_task();
+EvalTask hellaswag_task();
+EvalTask mmlu_task();
+EvalTask openbookqa_task();
+EvalTask piqa_task();
+EvalTask social_iqa_task();
+EvalTask winogrande_task();
 
-std::vector<TaskGroup> mmlu_groups();  // children before parents
+std::vector<EvalTaskGroup> mmlu_groups();  // children before parents
 
 // By the harness's name or the folder's. Throws Error(kUsage) with the nearest name.
-Task find_task(std::string_view name);
+EvalTask find_task(std::string_view name);
 
 // Shared by the tasks' files.
 // One context, choices after a space.

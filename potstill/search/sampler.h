@@ -1,4 +1,4 @@
-// Sampler: past trials -> the next point. A sampler holds no state: its draws come from the caller's stream.
+// PointSampler: past trials -> the next point. A sampler holds no state: its draws come from the caller's stream.
 #pragma once
 
 #include <cstdint>
@@ -20,13 +20,13 @@ struct PastTrial {
   int64_t number = 0;
   TrialState state = TrialState::kComplete;
   Params params = {};
-  double value = 0.0;                      // of a complete trial; smaller is better
+  double value = 0.0;                           // of a complete trial; smaller is better
   std::map<int64_t, double> intermediate = {};  // step -> value
 };
 
-class Sampler {
+class PointSampler {
  public:
-  virtual ~Sampler() = default;
+  virtual ~PointSampler() = default;
   // trials: by number; those of other states than complete, pruned and running are passed over.
   virtual Params sample(const Space& space, std::span<const PastTrial> trials, int64_t number, Rng& rng) const = 0;
 };
@@ -34,7 +34,7 @@ class Sampler {
 // Evenly over each range (its logarithm when log), over its steps or choices.
 Params sample_uniformly(const Space& space, Rng& rng);
 
-class RandomSampler : public Sampler {
+class RandomSampler : public PointSampler {
  public:
   Params sample(const Space& space, std::span<const PastTrial> trials, int64_t number, Rng& rng) const override;
 };

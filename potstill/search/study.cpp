@@ -32,7 +32,7 @@ nlohmann::ordered_json external_params(const Space& space, const Params& params)
   return object;
 }
 
-std::unique_ptr<Sampler> make_sampler(const StudyOptions& options) {
+std::unique_ptr<PointSampler> make_sampler(const StudyOptions& options) {
   if (options.sampler == "random") return std::make_unique<RandomSampler>();
   if (options.sampler == "tpe") {
     return std::make_unique<TpeSampler>(TpeOptions{.n_startup_trials = options.n_startup_trials, .seed = options.seed});

@@ -80,7 +80,7 @@ class Study {
   OptunaStorage storage_;
   Space space_;
   StudyOptions options_;
-  std::unique_ptr<Sampler> sampler_;
+  std::unique_ptr<PointSampler> sampler_;
   std::unique_ptr<TrialLocks> locks_;
 };
 

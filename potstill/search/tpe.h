@@ -17,7 +17,7 @@ struct TpeOptions {
   uint64_t seed = 0;  // of the start points alone
 };
 
-class TpeSampler : public Sampler {
+class TpeSampler : public PointSampler {
  public:
   explicit TpeSampler(TpeOptions options) : options_(options) {}
   Params sample(const Space& space, std::span<const PastTrial> trials, int64_t number, Rng& rng) const override;

@@ -161,7 +161,7 @@ StageKey evaluate_key(const EvaluateInputs& inputs, const EvalConfig& config, co
   }
   if (!config.text.empty()) key.inputs.push_back({"text", config.text});
   for (const auto& name : config.tasks) {
-    const Task task = find_task(name);
+    const EvalTask task = find_task(name);
     key.inputs.push_back({"rows: " + task.name, config.data / task.folder / (task.split + ".jsonl")});
   }
   return key;

@@ -114,7 +114,7 @@ TEST(HarnessGolden, RequestsEqualTheHarnessByteForByte) {
   if (!fs::exists(data)) GTEST_SKIP() << "no benchmark rows at " << data;
   const auto golden = read_json_file(POTSTILL_SOURCE_DIR "/tests/golden/eval/harness.json");
   for (const auto& [name, expected] : golden["tasks"].items()) {
-    const Task task = find_task(name.starts_with("mmlu") ? "mmlu" : name);
+    const EvalTask task = find_task(name.starts_with("mmlu") ? "mmlu" : name);
     const auto rows = read_rows(data / task.folder / (task.split + ".jsonl"));
     ASSERT_GE(expected["rows"].size(), 50u);
     for (const auto& row : expected["rows"]) {

@@ -86,7 +86,7 @@ double branin(double x, double y) {
 
 double rosenbrock(double x, double y) { return std::pow(1 - x, 2) + 100 * std::pow(y - x * x, 2); }
 
-double mean_best(const Sampler& sampler, const Space& space, const std::function<double(double, double)>& f,
+double mean_best(const PointSampler& sampler, const Space& space, const std::function<double(double, double)>& f,
                  int64_t num_trials, uint64_t seed_offset) {
   constexpr uint64_t kSeeds = 20;
   double sum = 0.0;

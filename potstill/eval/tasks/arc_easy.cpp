@@ -2,7 +2,7 @@
 
 namespace potstill {
 
-Task arc_easy_task() {
+EvalTask arc_easy_task() {
   return {.name = "arc_easy",
           .folder = "arc_easy",
           .split = "test",

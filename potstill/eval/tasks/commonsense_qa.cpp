@@ -3,7 +3,7 @@
 
 namespace potstill {
 
-Task commonsense_qa_task() {
+EvalTask commonsense_qa_task() {
   return {.name = "commonsense_qa",
           .folder = "commonsense_qa",
           .split = "validation",

@@ -25,7 +25,7 @@ std::string clean(std::string_view text) {
 
 }  // namespace
 
-Task hellaswag_task() {
+EvalTask hellaswag_task() {
   return {.name = "hellaswag",
           .folder = "hellaswag",
           .split = "validation",

@@ -12,7 +12,7 @@ std::vector<std::string> tasks_of(std::initializer_list<const char*> subjects) {
 
 }  // namespace
 
-Task mmlu_task() {
+EvalTask mmlu_task() {
   return {.name = "mmlu",
           .folder = "mmlu",
           .split = "test",
@@ -30,7 +30,7 @@ Task mmlu_task() {
           .subtask = [](const Row& row) { return "mmlu_" + row.text("subject"); }};
 }
 
-std::vector<TaskGroup> mmlu_groups() {
+std::vector<EvalTaskGroup> mmlu_groups() {
   return {{.name = "mmlu_stem",
            .alias = "stem",
            .children = tasks_of({"abstract_algebra", "anatomy", "astronomy", "college_biology", "college_chemistry",

@@ -3,7 +3,7 @@
 namespace potstill {
 
 // The question stem stands alone: no "Question:", no "Answer:".
-Task openbookqa_task() {
+EvalTask openbookqa_task() {
   return {.name = "openbookqa",
           .folder = "openbookqa",
           .split = "test",

@@ -2,7 +2,7 @@
 
 namespace potstill {
 
-Task piqa_task() {
+EvalTask piqa_task() {
   return {.name = "piqa",
           .folder = "piqa",
           .split = "validation",

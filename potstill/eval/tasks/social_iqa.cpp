@@ -2,7 +2,7 @@
 
 namespace potstill {
 
-Task social_iqa_task() {
+EvalTask social_iqa_task() {
   return {.name = "social_iqa",
           .folder = "siqa",
           .split = "validation",

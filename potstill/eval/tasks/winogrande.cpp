@@ -5,7 +5,7 @@
 namespace potstill {
 
 // Partial evaluation: each option fills the gap, and what follows it is scored.        Trinh and Le, arXiv:1806.02847
-Task winogrande_task() {
+EvalTask winogrande_task() {
   return {.name = "winogrande",
           .folder = "winogrande",
           .split = "validation",

@@ -23,35 +23,62 @@ struct Tile {
   }
 };
 
-// Unpacks rows [row, row + num_rows) of a block format; missing rows are zero. Codes become unsigned bytes with
-// value = scale * code + minimum, but for 8-bit codes that the fast products want signed (q8_offset 0).
+using Words = uint32_t __attribute__((vector_size(16)));
+
+inline Words load_words(const uint8_t* p) {
+  Words x;
+  std::memcpy(&x, p, sizeof(x));
+  return x;
+}
+
+// Four rows' four words each, so that rows[j] holds word j of the four.
+inline void transpose_words(Words rows[4]) {
+  const Words a = __builtin_shufflevector(rows[0], rows[1], 0, 4, 1, 5),
+              b = __builtin_shufflevector(rows[2], rows[3], 0, 4, 1, 5);
+  const Words c = __builtin_shufflevector(rows[0], rows[1], 2, 6, 3, 7),
+              d = __builtin_shufflevector(rows[2], rows[3], 2, 6, 3, 7);
+  rows[0] = __builtin_shufflevector(a, b, 0, 1, 4, 5);
+  rows[1] = __builtin_shufflevector(a, b, 2, 3, 6, 7);
+  rows[2] = __builtin_shufflevector(c, d, 0, 1, 4, 5);
+  rows[3] = __builtin_shufflevector(c, d, 2, 3, 6, 7);
+}
+
+// Unpacks rows [row, row + num_rows) of a block format; missing rows repeat the last one and are never written out.
+// Codes become unsigned bytes with value = scale * code + minimum, but for 8-bit codes that the fast products want
+// signed (q8_offset 0).
 template <class Format>
 void unpack_tile(const MatrixView& weight, int64_t row, int64_t num_rows, int q8_offset, Tile& tile) {
   const int64_t num_blocks = weight.cols / kBlock;
   const uint32_t flip = q8_offset == 0 ? 0 : 0x80808080;
-  constexpr int kWords = Format::kFourBits ? 4 : 8;  // of a block's codes, as stored
+  const std::byte* rows[kTileRows];
+  for (int64_t r = 0; r < kTileRows; ++r) rows[r] = weight.row(row + (r < num_rows ? r : num_rows - 1));
   for (int64_t b = 0; b < num_blocks; ++b) {
-    alignas(64) uint32_t words[kWords][kTileRows] = {};
-    alignas(64) uint16_t d[kTileRows] = {}, m[kTileRows] = {};
-    for (int64_t r = 0; r < num_rows; ++r) {
-      const std::byte* block = weight.row(row + r) + b * Format::kBytes;
-      d[r] = load_u16(block);
-      if constexpr (Format::kHasMin) m[r] = load_u16(block + 2);
-      const uint8_t* qs = codes_of<Format>(block);
-      for (int j = 0; j < kWords; ++j) std::memcpy(&words[j][r], qs + 4 * j, 4);
-    }
-    const F scale = load_half(d);
+    alignas(64) uint32_t heads[kTileRows];  // a block's first four bytes: d, and m where there is one
+    for (int64_t r = 0; r < kTileRows; ++r) std::memcpy(&heads[r], rows[r] + b * Format::kBytes, 4);
+    const F scale = low_halves(heads);
     store(tile.scales + b * kTileRows, scale);
     const float offset = Format::kFourBits ? -Format::kOffset : static_cast<float>(-q8_offset);
-    store(tile.minima + b * kTileRows, Format::kHasMin ? load_half(m) : mul(scale, broadcast(offset)));
-    auto* out = reinterpret_cast<uint32_t*>(tile.codes + b * kBlock * kTileRows);
-    for (int i = 0; i < kWords * kTileRows; ++i) {
-      const uint32_t word = words[i / kTileRows][i % kTileRows];
-      if constexpr (Format::kFourBits) {  // low nibbles are elements 0..15, high ones 16..31
-        out[i] = word & 0x0f0f0f0f;
-        out[i + kWords * kTileRows] = (word >> 4) & 0x0f0f0f0f;
-      } else {
-        out[i] = word ^ flip;
+    store(tile.minima + b * kTileRows, Format::kHasMin ? high_halves(heads) : mul(scale, broadcast(offset)));
+
+    uint8_t* out = tile.codes + b * kBlock * kTileRows;
+    const auto put = [out](int64_t word, int64_t first_row, Words words) {
+      std::memcpy(out + (word * kTileRows + first_row) * 4, &words, sizeof(words));
+    };
+    for (int64_t r = 0; r < kTileRows; r += 4) {
+      for (int64_t half = 0; half < (Format::kFourBits ? 1 : 2); ++half) {  // sixteen bytes of codes at a time
+        Words words[4];
+        for (int64_t i = 0; i < 4; ++i) {
+          words[i] = load_words(codes_of<Format>(rows[r + i] + b * Format::kBytes) + 16 * half);
+        }
+        transpose_words(words);
+        for (int64_t j = 0; j < 4; ++j) {
+          if constexpr (Format::kFourBits) {  // low nibbles are elements 0..15, high ones 16..31
+            put(j, r, words[j] & 0x0f0f0f0f);
+            put(j + 4, r, (words[j] >> 4) & 0x0f0f0f0f);
+          } else {
+            put(4 * half + j, r, words[j] ^ flip);
+          }
+        }
       }
     }
   }

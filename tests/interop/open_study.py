@@ -34,14 +34,14 @@ def main(path):
         finished = [t for t in trials if t.state == TrialState.COMPLETE]
         assert study.best_trial.value == min(t.value for t in finished)
 
+        best, number = study.best_trial.value, study.best_trial.number
         before = len(study.trials)
         space = finished[0].distributions
         study.sampler = optuna.samplers.TPESampler(n_startup_trials=1, seed=1)
         trial = study.ask(space)
         study.tell(trial, 1.0)
         assert len(study.trials) == before + (0 if any(t.state == TrialState.WAITING for t in trials) else 1)
-        print(f"optuna {optuna.__version__}: {len(finished)} complete trials, best {study.best_trial.value} "
-              f"(trial {study.best_trial.number}), goes on")
+        print(f"optuna {optuna.__version__}: {len(finished)} complete trials, best {best} (trial {number}), goes on")
 
 
 if __name__ == "__main__":

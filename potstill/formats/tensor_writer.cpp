@@ -37,7 +37,7 @@ void TensorWriter::append(std::string_view name, std::span<const std::byte> byte
         ErrorKind::kInput, path_.string(),
         fmt::format("tensor '{}' takes {} bytes but {} were given", name, region.size, region.written + bytes.size()));
   }
-  file_.write_at(region.offset + region.written, bytes);
+  file_.write_at(region.offset + region.written, bytes);  // past the end the file grows, with zeros in between
   region.written += bytes.size();
 }
 

@@ -3,7 +3,7 @@
 
 #include <filesystem>
 
-#include "potstill/synth/task.h"
+#include "potstill/synth/task_config.h"
 
 namespace potstill {
 

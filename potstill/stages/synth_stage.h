@@ -8,7 +8,7 @@
 #include "potstill/lm/language_model.h"
 #include "potstill/stages/artifact.h"
 #include "potstill/synth/synth_config.h"
-#include "potstill/synth/task.h"
+#include "potstill/synth/task_config.h"
 
 namespace potstill {
 

@@ -5,7 +5,7 @@
 #include <string>
 #include <string_view>
 
-#include "potstill/synth/task.h"
+#include "potstill/synth/task_config.h"
 
 namespace potstill {
 

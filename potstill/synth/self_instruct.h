@@ -16,7 +16,7 @@
 #include "potstill/synth/filters.h"
 #include "potstill/synth/prompts.h"
 #include "potstill/synth/synth_config.h"
-#include "potstill/synth/task.h"
+#include "potstill/synth/task_config.h"
 
 namespace potstill {
 

@@ -1,4 +1,4 @@
-// How D_gen is made; what it is about stands in the task file (task.h).
+// How D_gen is made; what it is about stands in the task file (task_config.h).
 #pragma once
 
 #include <cstdint>

@@ -60,11 +60,13 @@ def main():
     base = [potstill, "--quiet", "--threads", "1", "run", recipe, "--run-dir"]
 
     start = time.monotonic()
-    run([*base, work / "whole"])
+    command = [*base, work / "run"]
+    run(command)
+    # Both runs have the same --run-dir: an adapter names its base model by path.
+    (work / "run").rename(work / "whole")
     whole_seconds = time.monotonic() - start
 
     kills = 0
-    command = [*base, work / "killed"]
     for tenth in [0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5]:
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
@@ -76,8 +78,8 @@ def main():
             kills += 1
     run(command)
 
-    whole, killed = outputs(work / "whole"), outputs(work / "killed")
-    leftovers = [str(path) for path in (work / "killed").glob("*.partial")]
+    whole, killed = outputs(work / "whole"), outputs(work / "run")
+    leftovers = [str(path) for path in (work / "run").glob("*.partial")]
     faults = [f"{stage}: {whole.get(stage)} against {killed.get(stage)}"
               for stage in sorted(set(whole) | set(killed)) if whole.get(stage) != killed.get(stage)]
     if len(whole) < 8:

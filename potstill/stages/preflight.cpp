@@ -10,6 +10,7 @@
 #include "potstill/base/log.h"
 #include "potstill/base/machine.h"
 #include "potstill/lm/model_package.h"
+#include "potstill/nn/transformer.h"
 
 namespace potstill {
 namespace {
@@ -79,9 +80,9 @@ double head_parameters(const ModelConfig& model) {
   return static_cast<double>(model.vocab_size) * static_cast<double>(model.hidden_size);
 }
 
-// GFLOP/s of a matrix product as the forward pass has it, in a twentieth of a second.
-double measured_flops_per_second() {
-  const auto a = at::randn({512, 1024}), b = at::randn({1024, 1024});
+// Of a matrix product as the forward pass has it, in a twentieth of a second.
+double measured_flops_per_second(at::ScalarType dtype) {
+  const auto a = at::randn({512, 1024}).to(dtype), b = at::randn({1024, 1024}).to(dtype);
   at::mm(a, b);  // starts the threads
   const auto start = std::chrono::steady_clock::now();
   int repeats = 0;
@@ -94,9 +95,10 @@ double measured_flops_per_second() {
   return 2.0 * 512 * 1024 * 1024 * repeats / seconds;
 }
 
-void print_table(const std::vector<StageEstimate>& rows) {
-  const double speed = measured_flops_per_second();
-  log_info("plan (estimates; this machine multiplies fp32 matrices at {:.0f} GFLOP/s)", speed / 1e9);
+void print_table(const std::vector<StageEstimate>& rows, at::ScalarType dtype) {
+  const double speed = measured_flops_per_second(dtype);
+  log_info("plan (estimates; this processor multiplies {} matrices at {:.0f} GFLOP/s)", c10::toString(dtype),
+           speed / 1e9);
   log_info("  {:<14} {:>10} {:>10} {:>12}", "stage", "memory", "disk", "time");
   double seconds = 0;
   for (const auto& row : rows) {
@@ -195,7 +197,7 @@ void preflight(const Recipe& recipe, const fs::path& run_dir) {
   }
   const auto estimates = estimate_stages(recipe, teacher.config, student);
   check_room(estimates, run_dir);
-  print_table(estimates);
+  print_table(estimates, compute_dtype(recipe.top.dtype, at::kCPU));
 }
 
 }  // namespace potstill

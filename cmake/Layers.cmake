@@ -15,7 +15,7 @@ set(POTSTILL_LAYERS
   "optim:base TORCH"
   "distill:base formats text lm nn optim TORCH"
   "quant:base formats text lm nn TORCH"
-  "stages:base formats text lm synth eval search recipe nn optim distill quant TORCH"
+  "stages:base formats text lm kernels edge synth eval search recipe nn optim distill quant TORCH"
   "cli:base formats text lm kernels edge synth eval search recipe stages"
 )
 set(POTSTILL_FOLDERS)

@@ -14,6 +14,7 @@
 #include "potstill/base/log.h"
 #include "potstill/distill/agreement.h"
 #include "potstill/distill/knowledge_cache.h"
+#include "potstill/edge/edge_model.h"
 #include "potstill/eval/results_json.h"
 #include "potstill/nn/perplexity.h"
 #include "potstill/nn/torch_model.h"
@@ -123,7 +124,11 @@ Json evaluate_model(const EvaluatedModel& model, const Reference& reference, con
   if (!config.tasks.empty() || config.latency_tokens > 0) {
     const auto torch = make_torch_model(package, {.dtype = inputs.dtype, .device = inputs.device, .num_slots = 1});
     if (config.latency_tokens > 0) {
-      if (const auto latency = token_latency(*torch, config.latency_tokens)) entry["ms_per_token"] = *latency;
+      // A GGUF is what the small machine runs: its time is that of the edge runtime.
+      const auto latency = package.format == "gguf"
+                               ? token_latency(*std::make_unique<edge::EdgeModel>(model.path), config.latency_tokens)
+                               : token_latency(*torch, config.latency_tokens);
+      if (latency) entry["ms_per_token"] = *latency;
     }
     if (!config.tasks.empty()) add_benchmarks(*torch, config, journal, samples, samples_label, entry);
   }

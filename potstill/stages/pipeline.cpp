@@ -177,7 +177,8 @@ void Pipeline::evaluate() {
                                    {"S1 + RTN", folder("baseline-rtn")},
                                    {"S1 + GPTQ", folder("baseline-gptq")},
                                    {"S' (distilled)", folder("merge")},
-                                   {"S'' (distilled, 4 bits)", folder("quantize")}},
+                                   {"S'' (distilled, 4 bits)", folder("quantize")},
+                                   {"S'' as GGUF, edge", folder("export") / "model.gguf"}},
                         .knowledge = folder("teach"),
                         .pairs = pairs(),
                         .dtype = recipe_.top.dtype,
@@ -190,7 +191,7 @@ void Pipeline::report() {
   std::vector<StageInput> inputs;
   for (const auto& step : kSteps) {
     if (fs::exists(folder(step.name) / "artifact.json") && step.name != "report") {
-      inputs.push_back({std::string(step.name), folder(step.name) / "artifact.json"});
+      inputs.push_back({std::string(step.name), folder(step.name)});
     }
   }
   run_stage(folder("report"),

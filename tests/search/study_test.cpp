@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <limits>
 #include <set>
+#include <string>
 
 #include "potstill/base/atomic_file.h"
 #include "potstill/base/error.h"
@@ -123,7 +124,11 @@ TEST_F(StudyTest, TwoProcessesShareAStudy) {
       study.enqueue({{"x", 0.0}});
       study.minimise(
           [&](Trial& trial) {
-            ::usleep(2000);
+            // A worker's trial lasts until the other has one too: else a loaded machine may leave one worker without
+            // any.
+            write_file_atomically(file("worker" + std::to_string(worker)), "");
+            const auto other = file("worker" + std::to_string(1 - worker));
+            for (int i = 0; i < 6000 && !std::filesystem::exists(other); ++i) ::usleep(10'000);
             trial.set_user_attribute("worker", worker);
             return objective(trial);
           },

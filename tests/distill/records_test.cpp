@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <fstream>
 
@@ -43,7 +44,10 @@ class Records : public testing::Test {
     return tokenizer.decode(kept);
   }
   fs::path file(const std::string& contents) const {
-    const fs::path path = fs::path(testing::TempDir()) / "records.jsonl";
+    // a folder of the process: ctest runs the tests of this file side by side
+    const fs::path folder = fs::path(testing::TempDir()) / ("potstill_records_" + std::to_string(::getpid()));
+    fs::create_directories(folder);
+    const fs::path path = folder / "records.jsonl";
     std::ofstream(path) << contents;
     return path;
   }

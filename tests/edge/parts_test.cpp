@@ -1,5 +1,6 @@
 // The edge runtime's smaller parts: weights bound by name, the cache, the threads, stop strings.
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
@@ -24,7 +25,8 @@ const std::filesystem::path kTiny = std::filesystem::path(POTSTILL_SOURCE_DIR) /
 // The tiny model written again with some tensors left out, renamed or changed.
 class BrokenModel {
  public:
-  explicit BrokenModel(const std::function<bool(TensorView&)>& edit) : path_(testing::TempDir() + "/broken.gguf") {
+  explicit BrokenModel(const std::function<bool(TensorView&)>& edit)
+      : path_(testing::TempDir() + "/broken_" + std::to_string(::getpid()) + ".gguf") {
     const GgufFile source(kTiny);
     std::vector<TensorView> tensors;
     std::vector<TensorSpec> specs;

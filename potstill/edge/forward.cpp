@@ -8,13 +8,13 @@
 #include <cstdlib>
 #include <new>
 
+#include "potstill/base/check.h"
 #include "potstill/base/checked_math.h"
 #include "potstill/base/error.h"
 
 namespace potstill::edge {
 namespace {
 
-constexpr int64_t kChunk = 256;       // prompt tokens at a time: activations of a 3B model stay below 30 MB
 constexpr int64_t kLogitsChunk = 16;  // positions whose logits are held at once, when all are asked for
 constexpr int64_t kTileRows = 16;     // matmul() works on this many rows
 
@@ -38,73 +38,112 @@ Forward::Forward(const EdgeWeights& weights, ThreadPool& pool, ActivationMode mo
       kernels_(kernels::kernels()),
       scratch_(static_cast<size_t>(pool.size())) {}
 
-std::span<const float> Forward::prompt(std::span<const TokenId> tokens, KvCache& cache) {
-  check_tokens(tokens, cache);
-  const auto D = static_cast<size_t>(weights_.config.hidden_size);
-  size_t last = 0;
-  for (size_t begin = 0; begin < tokens.size(); begin += kChunk) {
-    const auto chunk = tokens.subspan(begin, std::min<size_t>(kChunk, tokens.size() - begin));
-    run_layers(chunk, cache, /*decoding=*/false);
-    last = chunk.size() - 1;
+std::span<const float> Forward::step(std::span<const SequenceStep> sequences) {
+  for (const SequenceStep& sequence : sequences) check_tokens(sequence);
+  run_layers(sequences);
+  // The rows wanted are packed at the front of normed_; a head for one position is unpacked for nothing, so all of
+  // them are computed as decode() would.
+  const int64_t D = weights_.config.hidden_size;
+  std::vector<int64_t> rows(sequences.size(), -1);
+  for (const Stretch& stretch : stretches_) {
+    if (sequences[stretch.sequence].wants_logits) rows[stretch.sequence] = stretch.first_row + stretch.num_tokens - 1;
   }
-  // As decode() would: unpacking the head for one position costs three times as much.
-  return head_logits(hidden_.data() + last * D, 1, /*decoding=*/true);
+  rows.erase(std::remove(rows.begin(), rows.end(), -1), rows.end());
+  for (size_t i = 0; i < rows.size(); ++i) {
+    norm_rows(hidden_.data() + rows[i] * D, weights_.output_norm, 1, normed_.data() + static_cast<int64_t>(i) * D);
+  }
+  return head_logits(static_cast<int64_t>(rows.size()), /*decoding=*/true);
+}
+
+std::span<const float> Forward::prompt(std::span<const TokenId> tokens, KvCache& cache) {
+  check_tokens({tokens, &cache});
+  std::span<const float> logits;
+  for (size_t begin = 0; begin < tokens.size(); begin += kStepTokens) {
+    const size_t count = std::min<size_t>(kStepTokens, tokens.size() - begin);
+    const SequenceStep chunk{tokens.subspan(begin, count), &cache, false, begin + count == tokens.size()};
+    logits = step({&chunk, 1});
+  }
+  return logits;
 }
 
 void Forward::prompt(std::span<const TokenId> tokens, KvCache& cache,
                      const std::function<void(size_t, std::span<const float>)>& visit) {
-  check_tokens(tokens, cache);
-  const auto D = static_cast<size_t>(weights_.config.hidden_size), V = static_cast<size_t>(weights_.config.vocab_size);
-  for (size_t begin = 0; begin < tokens.size(); begin += kChunk) {
-    const auto chunk = tokens.subspan(begin, std::min<size_t>(kChunk, tokens.size() - begin));
-    run_layers(chunk, cache, /*decoding=*/false);
-    for (size_t i = 0; i < chunk.size(); i += kLogitsChunk) {
-      const size_t count = std::min<size_t>(kLogitsChunk, chunk.size() - i);
-      const auto logits = head_logits(hidden_.data() + i * D, static_cast<int64_t>(count), /*decoding=*/false);
-      for (size_t j = 0; j < count; ++j) visit(begin + i + j, logits.subspan(j * V, V));
+  check_tokens({tokens, &cache});
+  const auto D = weights_.config.hidden_size;
+  const auto V = static_cast<size_t>(weights_.config.vocab_size);
+  for (size_t begin = 0; begin < tokens.size(); begin += kStepTokens) {
+    const size_t end = std::min<size_t>(begin + kStepTokens, tokens.size());
+    const SequenceStep chunk{tokens.subspan(begin, end - begin), &cache};
+    run_layers({&chunk, 1});
+    for (size_t i = begin; i < end; i += kLogitsChunk) {
+      const size_t count = std::min<size_t>(kLogitsChunk, end - i);
+      const auto num_rows = static_cast<int64_t>(count);
+      norm_rows(hidden_.data() + static_cast<int64_t>(i - begin) * D, weights_.output_norm, num_rows, normed_.data());
+      const auto logits = head_logits(num_rows, /*decoding=*/false);
+      for (size_t j = 0; j < count; ++j) visit(i + j, logits.subspan(j * V, V));
     }
   }
 }
 
 std::span<const float> Forward::decode(TokenId token, KvCache& cache) {
-  const std::array<TokenId, 1> tokens{token};
-  check_tokens(tokens, cache);
-  run_layers(tokens, cache, /*decoding=*/true);
-  return head_logits(hidden_.data(), 1, /*decoding=*/true);
+  const SequenceStep sequence{{&token, 1}, &cache, /*decoding=*/true};
+  return step({&sequence, 1});
 }
 
-// hidden_ [T, D] after the last layer; T positions more in the cache.
-void Forward::run_layers(std::span<const TokenId> tokens, KvCache& cache, bool decoding) {
-  decoding_ = decoding;
+// Gives every token its row: those of decoding sequences first, so that both kinds are one range.
+void Forward::begin_step(std::span<const SequenceStep> sequences) {
+  stretches_.clear();
+  num_rows_ = num_decoding_ = 0;
+  for (const bool decoding : {true, false}) {
+    for (size_t i = 0; i < sequences.size(); ++i) {
+      const SequenceStep& sequence = sequences[i];
+      if (sequence.decoding != decoding) continue;
+      const auto T = static_cast<int64_t>(sequence.tokens.size());
+      stretches_.push_back({sequence.cache, num_rows_, T, sequence.cache->length(), i});
+      num_rows_ += T;
+    }
+    if (decoding) num_decoding_ = num_rows_;
+  }
+  row_stretch_.resize(static_cast<size_t>(num_rows_));
+  for (const Stretch& stretch : stretches_) {
+    std::fill_n(row_stretch_.begin() + stretch.first_row, stretch.num_tokens, &stretch);
+  }
+  resize(num_rows_);
+}
+
+// hidden_ [T, D] after the last layer; each sequence's positions more in its cache.
+void Forward::run_layers(std::span<const SequenceStep> sequences) {
+  begin_step(sequences);
   const ModelConfig& config = weights_.config;
-  const auto T = static_cast<int64_t>(tokens.size());
-  resize(T);
   const auto half = static_cast<size_t>(config.head_dim / 2);
-  pool_.parallel_for(T, 16, [&](int64_t begin, int64_t end, int) {
+  pool_.parallel_for(num_rows_, 16, [&](int64_t begin, int64_t end, int) {
     for (int64_t t = begin; t < end; ++t) {
       const auto row = static_cast<size_t>(t);
-      kernels_.dequantize_row(weights_.embedding, tokens[row], hidden_.data() + t * config.hidden_size);
-      kernels::rope_angles(cache.length() + t, weights_.inverse_frequencies,
+      const Stretch& stretch = *row_stretch_[row];
+      const int64_t i = t - stretch.first_row;
+      kernels_.dequantize_row(weights_.embedding, sequences[stretch.sequence].tokens[static_cast<size_t>(i)],
+                              hidden_.data() + t * config.hidden_size);
+      kernels::rope_angles(stretch.position + i, weights_.inverse_frequencies,
                            std::span(cosines_).subspan(row * half, half), std::span(sines_).subspan(row * half, half));
     }
   });
   for (size_t layer = 0; layer < weights_.layers.size(); ++layer) {
-    run_layer(weights_.layers[layer], static_cast<int64_t>(layer), T, cache);
+    run_layer(weights_.layers[layer], static_cast<int64_t>(layer));
   }
-  cache.set_length(cache.length() + T);
+  for (const Stretch& stretch : stretches_) stretch.cache->set_length(stretch.position + stretch.num_tokens);
 }
 
 // h += o_proj(attention(norm(h)));  h += down_proj(silu(gate_proj(norm(h))) * up_proj(norm(h)))           all [T, …]
-void Forward::run_layer(const LayerWeights& layer, int64_t index, int64_t T, KvCache& cache) {
+void Forward::run_layer(const LayerWeights& layer, int64_t index) {
   const ModelConfig& config = weights_.config;
-  const int64_t D = config.hidden_size, F = config.intermediate_size;
+  const int64_t T = num_rows_, D = config.hidden_size, F = config.intermediate_size;
 
   norm_rows(hidden_.data(), layer.attention_norm, T, normed_.data());
   const std::array<Product, 3> qkv{
       {{&layer.q_proj, q_.data()}, {&layer.k_proj, k_.data()}, {&layer.v_proj, v_.data()}}};
   multiply(normed_.data(), D, T, qkv);
-  turn_and_store(layer, index, T, cache);
-  attend(index, T, cache);
+  turn_and_store(layer, index);
+  attend(index);
   const std::array<Product, 1> out{{{&layer.o_proj, normed_.data()}}};
   multiply(attended_.data(), config.q_size(), T, out);
   kernels_.add(hidden_.data(), normed_.data(), T * D);
@@ -121,16 +160,18 @@ void Forward::run_layer(const LayerWeights& layer, int64_t index, int64_t T, KvC
 }
 
 // q and k get their norms (qwen3) and their turn; k and v go into the cache.
-void Forward::turn_and_store(const LayerWeights& layer, int64_t index, int64_t T, KvCache& cache) {
+void Forward::turn_and_store(const LayerWeights& layer, int64_t index) {
   const ModelConfig& config = weights_.config;
   const int64_t Dh = config.head_dim, H = config.num_attention_heads, Hk = config.num_key_value_heads;
   const auto half = static_cast<size_t>(Dh / 2);
   const auto eps = static_cast<float>(config.rms_norm_eps);
-  pool_.parallel_for(T, 8, [&](int64_t begin, int64_t end, int) {
+  pool_.parallel_for(num_rows_, 8, [&](int64_t begin, int64_t end, int) {
     for (int64_t t = begin; t < end; ++t) {
+      const Stretch& stretch = *row_stretch_[static_cast<size_t>(t)];
+      KvCache& cache = *stretch.cache;
       const auto cosines = std::span(cosines_).subspan(static_cast<size_t>(t) * half, half);
       const auto sines = std::span(sines_).subspan(static_cast<size_t>(t) * half, half);
-      const int64_t position = cache.length() + t;
+      const int64_t position = stretch.position + t - stretch.first_row;
       for (int64_t h = 0; h < H; ++h) {
         float* q = q_.data() + (t * H + h) * Dh;
         if (!layer.q_norm.empty()) kernels_.rms_norm(q, layer.q_norm.data(), Dh, eps, q);
@@ -150,28 +191,35 @@ void Forward::turn_and_store(const LayerWeights& layer, int64_t index, int64_t T
 // attended_ [T, H · Dh]. A piece of work is one KV head with some of its queries: those of a few neighbouring tokens
 // share the conversion of keys and values. A single token's heads are spread singly, so that three heads keep two
 // threads busy.
-void Forward::attend(int64_t layer, int64_t T, KvCache& cache) {
+void Forward::attend(int64_t layer) {
   const ModelConfig& config = weights_.config;
   const int64_t Dh = config.head_dim, H = config.num_attention_heads, Hk = config.num_key_value_heads, group = H / Hk;
   constexpr int64_t kTokens = 8;
-  const int64_t heads_a_piece = T == 1 && Hk % pool_.size() != 0 ? 1 : group;
-  const int64_t head_pieces = H / heads_a_piece, token_pieces = ceil_div(T, kTokens);
-  pool_.parallel_for(head_pieces * token_pieces, 1, [&](int64_t piece, int64_t last, int thread) {
+  const int64_t heads_a_piece = num_rows_ == 1 && Hk % pool_.size() != 0 ? 1 : group;
+  const int64_t head_pieces = H / heads_a_piece;
+  attention_pieces_.clear();
+  for (const Stretch& stretch : stretches_) {
+    for (int64_t t = 0; t < stretch.num_tokens; t += kTokens) attention_pieces_.push_back({&stretch, t});
+  }
+  const auto num_pieces = head_pieces * static_cast<int64_t>(attention_pieces_.size());
+  pool_.parallel_for(num_pieces, 1, [&](int64_t piece, int64_t last, int thread) {
     std::vector<const float*> queries;
     std::vector<float*> outputs;
     std::vector<int64_t> begins, ends;
     for (; piece < last; ++piece) {
-      const int64_t first_head = piece % head_pieces * heads_a_piece, first_token = piece / head_pieces * kTokens;
+      const int64_t first_head = piece % head_pieces * heads_a_piece;
+      const auto [stretch, first_token] = attention_pieces_[static_cast<size_t>(piece / head_pieces)];
       queries.clear(), outputs.clear(), begins.clear(), ends.clear();
-      for (int64_t t = first_token; t < std::min(T, first_token + kTokens); ++t) {
-        const int64_t end = cache.length() + t + 1;
+      for (int64_t t = first_token; t < std::min(stretch->num_tokens, first_token + kTokens); ++t) {
+        const int64_t end = stretch->position + t + 1, row = stretch->first_row + t;
         for (int64_t h = first_head; h < first_head + heads_a_piece; ++h) {
-          queries.push_back(q_.data() + (t * H + h) * Dh);
-          outputs.push_back(attended_.data() + (t * H + h) * Dh);
+          queries.push_back(q_.data() + (row * H + h) * Dh);
+          outputs.push_back(attended_.data() + (row * H + h) * Dh);
           begins.push_back(config.sliding_window > 0 ? std::max<int64_t>(0, end - config.sliding_window) : 0);
           ends.push_back(end);
         }
       }
+      KvCache& cache = *stretch->cache;
       const int64_t kv_head = first_head / group;
       const kernels::AttentionTask task{.head_dim = Dh,
                                         .stride = cache.stride(),
@@ -201,24 +249,25 @@ void Forward::norm_rows(const float* x, const std::vector<float>& weight, int64_
 // Products of the same activations are one stretch of rows for the threads to share.
 void Forward::multiply(const float* x, int64_t cols, int64_t T, std::span<const Product> products) {
   const kernels::Activations activations = prepare(x, cols, T);
-  const int64_t unit = decoding_ ? 1 : kTileRows;
   int64_t num_units = 0;
-  for (const Product& product : products) num_units += ceil_div(product.linear->weight.rows, unit);
+  for (const Product& product : products) num_units += ceil_div(product.linear->weight.rows, kTileRows);
   // About eight pieces a thread: a thread that is late (another program on its CPU) leaves its share to the others.
   const int64_t grain = std::max<int64_t>(1, num_units / (pool_.size() * 8));
   pool_.parallel_for(num_units, grain, [&](int64_t begin, int64_t end, int thread) {
     for (const Product& product : products) {
       const kernels::MatrixView& weight = product.linear->weight;
-      const int64_t units = ceil_div(weight.rows, unit);
-      const int64_t row = std::max<int64_t>(begin, 0) * unit,
-                    row_end = std::min(std::min(end, units) * unit, weight.rows);
+      const int64_t units = ceil_div(weight.rows, kTileRows);
+      const int64_t row = std::max<int64_t>(begin, 0) * kTileRows,
+                    row_end = std::min(std::min(end, units) * kTileRows, weight.rows);
       begin -= units, end -= units;
       if (row >= row_end) continue;
-      if (decoding_) {
-        kernels_.matvec(weight, row, row_end, activations, 0, product.y + row);
-      } else {
+      for (int64_t t = 0; t < num_decoding_; ++t) {
+        kernels_.matvec(weight, row, row_end, activations, t, product.y + t * weight.rows + row);
+      }
+      if (num_decoding_ < T) {
         std::byte* scratch = scratch_[static_cast<size_t>(thread)].reserve(kernels::matmul_scratch_bytes(cols));
-        kernels_.matmul(weight, row, row_end, activations, 0, T, product.y + row, weight.rows, scratch);
+        kernels_.matmul(weight, row, row_end, activations, num_decoding_, T,
+                        product.y + num_decoding_ * weight.rows + row, weight.rows, scratch);
       }
       if (product.linear->bias.empty()) continue;
       for (int64_t t = 0; t < T; ++t) {
@@ -254,10 +303,11 @@ kernels::Activations Forward::prepare(const float* x, int64_t cols, int64_t T) {
   return activations;
 }
 
-// logits_ [T, V] = head(norm(hidden)).
-std::span<const float> Forward::head_logits(const float* hidden, int64_t T, bool decoding) {
-  decoding_ = decoding;
-  norm_rows(hidden, weights_.output_norm, T, normed_.data());
+// logits_ [T, V] = head(normed_ [T, D]).
+std::span<const float> Forward::head_logits(int64_t T, bool decoding) {
+  if (T == 0) return {};
+  num_rows_ = T;
+  num_decoding_ = decoding ? T : 0;
   const auto count = static_cast<size_t>(T * weights_.config.vocab_size);
   logits_.resize(std::max(logits_.size(), count));
   const Linear head{weights_.head, {}};
@@ -266,11 +316,13 @@ std::span<const float> Forward::head_logits(const float* hidden, int64_t T, bool
   return std::span(logits_).first(count);
 }
 
-void Forward::check_tokens(std::span<const TokenId> tokens, const KvCache& cache) const {
-  const int64_t end = cache.length() + static_cast<int64_t>(tokens.size());
+void Forward::check_tokens(const SequenceStep& sequence) const {
+  const auto& [tokens, cache, decoding, wants_logits] = sequence;
+  POTSTILL_CHECK(cache != nullptr && (!decoding || tokens.size() == 1));
+  const int64_t end = cache->length() + static_cast<int64_t>(tokens.size());
   if (tokens.empty()) throw Error(ErrorKind::kInput, "prompt", "no tokens", "give at least one");
-  if (end > cache.capacity()) {
-    throw Error(ErrorKind::kInput, "context", fmt::format("{} positions are needed but {} fit", end, cache.capacity()),
+  if (end > cache->capacity()) {
+    throw Error(ErrorKind::kInput, "context", fmt::format("{} positions are needed but {} fit", end, cache->capacity()),
                 "shorten the prompt, or ask for a larger --context");
   }
   for (const TokenId id : tokens) {

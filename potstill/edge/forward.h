@@ -37,12 +37,29 @@ class AlignedBytes {
   size_t size_ = 0;
 };
 
+// What one step does for one sequence: `tokens` come after what the cache holds, and into it.
+struct SequenceStep {
+  std::span<const TokenId> tokens;
+  KvCache* cache = nullptr;
+  bool decoding = false;     // one token, computed as decode() does; else as prompt() does
+  bool wants_logits = true;  // of the last token
+};
+
 class Forward {
  public:
+  static constexpr int64_t kStepTokens = 256;  // more in one step only cost memory: a 3B model's activations are 30 MB
+
   // Borrows both.
   Forward(const EdgeWeights& weights, ThreadPool& pool, ActivationMode mode);
 
-  // Appends a prompt to the cache, up to 256 positions at a time as matrix-matrix work. Results do not depend on where
+  // Runs tokens of several sequences at once, each with a cache of its own, so that every weight is read once for all
+  // of them; no cache may be given twice. A sequence's results are those of prompt() and decode() to the bit, whatever
+  // its neighbours are. Returns the logits of the sequences that want them, in their order, [n, V], valid until the
+  // next call; those with no wish cost nothing for it. Throws Error(kInput) before anything changed: no tokens, ids out
+  // of range, a full cache.
+  std::span<const float> step(std::span<const SequenceStep> sequences);
+
+  // Appends a prompt to the cache, kStepTokens at a time as matrix-matrix work. Results do not depend on where
   // a prompt is cut, nor on the number of threads. Returns the last position's logits [V], valid until the next call.
   std::span<const float> prompt(std::span<const TokenId> tokens, KvCache& cache);
   // The same, with every position's logits: visit(index into tokens, logits [V]).
@@ -59,22 +76,32 @@ class Forward {
     const Linear* linear;
     float* y;  // [T, out]
   };
-  void run_layers(std::span<const TokenId> tokens, KvCache& cache, bool decoding);
-  void run_layer(const LayerWeights& layer, int64_t index, int64_t num_tokens, KvCache& cache);
-  void turn_and_store(const LayerWeights& layer, int64_t index, int64_t num_tokens, KvCache& cache);
-  void attend(int64_t layer, int64_t num_tokens, KvCache& cache);
+  // A sequence's rows of the step's activations; those of decoding sequences come first.
+  struct Stretch {
+    KvCache* cache;
+    int64_t first_row, num_tokens, position;
+    size_t sequence;  // index into the step's
+  };
+  void begin_step(std::span<const SequenceStep> sequences);
+  void run_layers(std::span<const SequenceStep> sequences);
+  void run_layer(const LayerWeights& layer, int64_t index);
+  void turn_and_store(const LayerWeights& layer, int64_t index);
+  void attend(int64_t layer);
   void norm_rows(const float* x, const std::vector<float>& weight, int64_t num_tokens, float* y);
   void multiply(const float* x, int64_t cols, int64_t num_tokens, std::span<const Product> products);
   kernels::Activations prepare(const float* x, int64_t cols, int64_t num_tokens);
-  std::span<const float> head_logits(const float* hidden, int64_t num_tokens, bool decoding);
-  void check_tokens(std::span<const TokenId> tokens, const KvCache& cache) const;
+  std::span<const float> head_logits(int64_t num_tokens, bool decoding);
+  void check_tokens(const SequenceStep& sequence) const;
   void resize(int64_t num_tokens);
 
   const EdgeWeights& weights_;
   ThreadPool& pool_;
   ActivationMode mode_;
   const kernels::KernelTable& kernels_;
-  bool decoding_ = false;  // one token, straight from the file's bytes
+  std::vector<Stretch> stretches_;
+  std::vector<const Stretch*> row_stretch_;                           // [T]
+  std::vector<std::pair<const Stretch*, int64_t>> attention_pieces_;  // a stretch and the first of a few of its tokens
+  int64_t num_rows_ = 0, num_decoding_ = 0;  // T, and how many rows go straight through the file's bytes
   // Per token of a chunk:
   std::vector<float> hidden_, normed_, q_, k_, v_, attended_, gate_, up_, cosines_, sines_, logits_;
   std::vector<float> block_sums_, scales_;

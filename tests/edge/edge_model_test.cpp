@@ -85,6 +85,44 @@ TEST_P(FamilyTest, LogitsDoNotDependOnThreadsOrOnWhereAPromptIsCut) {
   EXPECT_EQ(std::vector<float>(rest.begin(), rest.end()), last);
 }
 
+// Three sequences of different ages, two of them decoding: each gets the bits that it gets alone.
+TEST_P(FamilyTest, AStepOfSeveralSequencesEqualsEachAlone) {
+  EdgeModel model(tiny(GetParam()), {.threads = 2});
+  Forward& forward = model.forward();
+  const std::vector<TokenId> prompts[] = {
+      {5, 77, 200, 31, 8, 90, 250, 13, 4}, {9}, {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11}};
+  std::vector<float> alone, together;
+  const auto append = [](std::vector<float>& all, std::span<const float> logits) {
+    all.insert(all.end(), logits.begin(), logits.end());
+  };
+  std::vector<std::unique_ptr<KvCache>> caches;
+  for (int i = 0; i < 6; ++i) caches.push_back(std::make_unique<KvCache>(model.config(), 64));
+  for (size_t i = 0; i < 2; ++i) append(alone, forward.prompt(prompts[i], *caches[i]));
+  for (size_t i = 0; i < 2; ++i) append(alone, forward.decode(static_cast<TokenId>(40 + i), *caches[i]));
+  append(alone, forward.prompt(prompts[2], *caches[2]));
+
+  const SequenceStep first[] = {{prompts[0], caches[3].get()}, {prompts[1], caches[4].get()}};
+  append(together, forward.step(first));
+  const TokenId next[] = {40, 41};
+  const std::span<const TokenId> third(prompts[2]);
+  const SequenceStep second[] = {{{next, 1}, caches[3].get(), true, true},
+                                 {third.first(6), caches[5].get(), false, false},
+                                 {{next + 1, 1}, caches[4].get(), true, true}};
+  append(together, forward.step(second));
+  const SequenceStep rest{third.subspan(6), caches[5].get()};
+  append(together, forward.step({&rest, 1}));
+  EXPECT_EQ(alone, together);
+}
+
+TEST(Forward, StepRefusesAFullCacheBeforeAnySequenceMoved) {
+  EdgeModel model(tiny("llama"), {.threads = 1});
+  KvCache room(model.config(), 8), full(model.config(), 2);
+  const std::vector<TokenId> tokens{1, 2, 3};
+  const SequenceStep steps[] = {{tokens, &room}, {tokens, &full}};
+  EXPECT_THROW(model.forward().step(steps), Error);
+  EXPECT_EQ(room.length(), 0);
+}
+
 TEST_P(FamilyTest, FastModeIsCloseToExact) {
   EdgeModel exact(tiny(GetParam())), fast(tiny(GetParam()), {.activations = ActivationMode::kFast});
   const std::vector<TokenId> tokens{5, 77, 200, 31, 8, 90, 250, 13};

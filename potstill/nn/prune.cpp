@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "potstill/base/error.h"
 #include "potstill/formats/safetensors.h"
@@ -38,10 +39,11 @@ double cosine_sum(const at::Tensor& a, const at::Tensor& b) {
   return at::cosine_similarity(a.to(at::kFloat), b.to(at::kFloat), 1).sum(at::kDouble).item<double>();
 }
 
-// Block influence of each layer of `keep`, in the model made of these layers alone.
-std::vector<double> block_influence(const ModelPackage& model, const std::vector<int64_t>& keep, CorpusState corpus,
-                                    const LayerStreamOptions& stream, const std::function<void()>& layer_done) {
+// Block influence of every layer.
+std::vector<double> block_influence(const ModelPackage& model, CorpusState corpus, const LayerStreamOptions& stream,
+                                    const std::function<void(int64_t, int64_t)>& progress) {
   std::vector<double> influence;
+  const int64_t num_layers = model.config.num_hidden_layers;
   const auto visit = [&](int64_t, DecoderLayer& layer, CorpusState& all, const RotaryTable& rotary) {
     double sum = 0;
     int64_t tokens = 0;
@@ -52,9 +54,9 @@ std::vector<double> block_influence(const ModelPackage& model, const std::vector
       all.hidden[b] = after;
     }
     influence.push_back(1.0 - sum / static_cast<double>(tokens));
-    layer_done();
+    if (progress) progress(static_cast<int64_t>(influence.size()), num_layers);
   };
-  for (const int64_t layer : keep) run_layers(model, corpus, stream, layer, layer + 1, visit);
+  run_layers(model, corpus, stream, 0, num_layers, visit);
   return influence;
 }
 
@@ -110,29 +112,22 @@ PrunePlan plan_by_influence(const ModelPackage& model, int64_t layers, std::stri
   stream.device = compute_device(options.device);
   stream.dtype = compute_dtype(options.dtype, stream.device);
   const auto sequences = calibration_sequences(model, text, options.tokens);
-  const CorpusState embedded = embed_corpus(model, sequences, stream);
-
   PrunePlan plan;
   for (const auto& sequence : sequences) plan.calibration_tokens += static_cast<int64_t>(sequence.size());
-  for (int64_t layer = 0; layer < num_layers; ++layer) plan.keep.push_back(layer);
-  int64_t done = 0, total = 0;
-  for (int64_t left = num_layers; left > layers; --left) total += left;
-  const auto layer_done = [&] {
-    if (options.progress) options.progress(++done, total);
-  };
-  while (static_cast<int64_t>(plan.keep.size()) > layers) {
-    const auto influence = block_influence(model, plan.keep, embedded, stream, layer_done);
-    for (const double value : influence) {
-      if (!std::isfinite(value)) {
-        throw Error(ErrorKind::kNumeric, model.path.string(), "a layer's hidden states are no numbers",
-                    "the weights hold NaN or infinity, or overflow in this dtype; try --dtype fp32");
-      }
+  plan.influence = block_influence(model, embed_corpus(model, sequences, stream), stream, options.progress);
+  for (const double value : plan.influence) {
+    if (!std::isfinite(value)) {
+      throw Error(ErrorKind::kNumeric, model.path.string(), "a layer's hidden states are no numbers",
+                  "the weights hold NaN or infinity, or overflow in this dtype; try --dtype fp32");
     }
-    if (plan.influence.empty()) plan.influence = influence;
-    const auto least = std::min_element(influence.begin(), influence.end()) - influence.begin();
-    plan.removed.push_back(plan.keep[static_cast<size_t>(least)]);
-    plan.keep.erase(plan.keep.begin() + least);
   }
+  std::vector<int64_t> by_influence(static_cast<size_t>(num_layers));
+  std::iota(by_influence.begin(), by_influence.end(), 0);
+  std::ranges::stable_sort(by_influence, {}, [&](int64_t layer) { return plan.influence[static_cast<size_t>(layer)]; });
+  const auto split = by_influence.begin() + (num_layers - layers);
+  plan.removed.assign(by_influence.begin(), split);
+  plan.keep.assign(split, by_influence.end());
+  std::ranges::sort(plan.keep);
   return plan;
 }
 

@@ -13,7 +13,7 @@ namespace potstill {
 
 struct PrunePlan {
   std::vector<int64_t> keep;     // layers of the source, ascending
-  std::vector<int64_t> removed;  // in the order of removal
+  std::vector<int64_t> removed;  // by rising influence
   // Block influence of every layer of the whole model: 1 - mean cosine of a token's hidden state before and behind it
   // (ShortGPT, arXiv:2403.03853, equation 1). Empty when the layers were given by hand.
   std::vector<double> influence;
@@ -26,8 +26,9 @@ struct PruneOptions {
   std::function<void(int64_t done, int64_t total)> progress;  // layer passes
 };
 
-// Chooses the layers of least influence over the text, one at a time: after each removal the influence of the layers
-// left is measured again in the model as it is then. Layer-major: one layer in memory.
+// Drops the layers of least influence over the text, ranked in one pass over the whole model as ShortGPT does
+// (measuring anew after each removal takes many passes and chose no better: docs/log.md). Layer-major: one layer in
+// memory.
 PrunePlan plan_by_influence(const ModelPackage& model, int64_t layers, std::string_view text,
                             const PruneOptions& options);
 // Checks layers given by hand: ascending, distinct, there.

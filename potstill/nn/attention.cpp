@@ -125,8 +125,8 @@ at::Tensor device_attention(const at::Tensor& q, const at::Tensor& k, const at::
 }
 
 // Batches with parents, for inference.
-at::Tensor continued_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const PackedBatch& batch,
-                               const HeadShape& shape) {
+at::Tensor attention_with_parents(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                  const PackedBatch& batch, const HeadShape& shape) {
   at::Tensor out = at::empty_like(q);
   for (int64_t b = 0; b < batch.num_sequences(); ++b) {
     const int64_t begin = batch.offsets[b], end = batch.offsets[b + 1], parent = batch.parent[b];
@@ -149,9 +149,19 @@ at::Tensor continued_attention(const at::Tensor& q, const at::Tensor& k, const a
 at::Tensor causal_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const PackedBatch& batch,
                             const ModelConfig& config) {
   const HeadShape shape{config.num_attention_heads, config.num_key_value_heads, config.head_dim, config.sliding_window};
-  if (!batch.parent.empty()) return continued_attention(q.contiguous(), k, v, batch, shape);
+  if (!batch.parent.empty()) return attention_with_parents(q.contiguous(), k, v, batch, shape);
   if (!q.device().is_cpu()) return device_attention(q, k, v, batch, shape);
   return CpuAttention::apply(q.contiguous(), k.contiguous(), v.contiguous(), batch.offsets, shape);
+}
+
+at::Tensor continued_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                               const ModelConfig& config) {
+  const HeadShape shape{config.num_attention_heads, config.num_key_value_heads, config.head_dim, config.sliding_window};
+  const auto keys = [&](const at::Tensor& x) { return x.unsqueeze(1).expand({-1, shape.group(), -1, -1}); };
+  const auto mask = continuation_mask(q.size(0), k.size(1) - q.size(0), shape, q);
+  const auto out = at::scaled_dot_product_attention(query_heads(q, shape), keys(k), keys(v), mask, 0.0,
+                                                    /*is_causal=*/false, shape.scale());
+  return out.permute({2, 0, 1, 3}).flatten(1);
 }
 
 }  // namespace potstill

@@ -11,4 +11,9 @@ namespace potstill {
 at::Tensor causal_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const PackedBatch& batch,
                             const ModelConfig& config);
 
+// The same for T tokens that go on behind others, without gradients: q [T, H·Dh]; k and v [Hk, P + T, Dh], all keys and
+// values of the sequence so far, theirs last -> [T, H·Dh].
+at::Tensor continued_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                               const ModelConfig& config);
+
 }  // namespace potstill

@@ -1,5 +1,6 @@
 #include "potstill/nn/cached_decoder.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "potstill/base/check.h"
@@ -22,7 +23,8 @@ CachedDecoder::CachedDecoder(const Transformer& model, int64_t num_slots, int64_
     : model_(model),
       capacity_(round_up<int64_t>(capacity, 64)),
       rotary_(make_rotary_table(model.config, capacity_, model.device())),
-      lengths_(static_cast<size_t>(num_slots), 0) {
+      lengths_(static_cast<size_t>(num_slots), 0),
+      prompts_(static_cast<size_t>(num_slots)) {
   const ModelConfig& config = model.config;
   // On the CPU the cache is fp32 in any case: its loops convert nothing.
   const auto options = at::TensorOptions(model.device()).dtype(model.device().is_cpu() ? at::kFloat : model.dtype());
@@ -37,29 +39,67 @@ at::Tensor CachedDecoder::prefill(int64_t slot, std::span<const int32_t> prompt)
   const at::NoGradGuard no_grad;
   const auto num_tokens = static_cast<int64_t>(prompt.size());
   POTSTILL_CHECK(num_tokens > 0 && num_tokens <= capacity_);
+  at::Tensor hidden;
+  for (int64_t begin = copy_shared_chunks(slot, prompt); begin < num_tokens; begin += kPrefillChunk) {
+    const int64_t length = std::min(kPrefillChunk, num_tokens - begin);
+    hidden = read_chunk(slot, prompt.subspan(static_cast<size_t>(begin), static_cast<size_t>(length)), begin);
+  }
+  prompts_[static_cast<size_t>(slot)].assign(prompt.begin(), prompt.end());
+  lengths_[static_cast<size_t>(slot)] = num_tokens;
+  const auto last = hidden.slice(0, hidden.size(0) - 1);
+  return model_.logits(rms_norm(last, model_.norm, model_.config.rms_norm_eps)).squeeze(0);
+}
+
+// Returns how many tokens of the prompt are in the slot then: whole chunks, and never its last token, whose hidden
+// state is wanted.
+int64_t CachedDecoder::copy_shared_chunks(int64_t slot, std::span<const int32_t> prompt) {
+  int64_t most = 0, donor = slot;
+  for (int64_t other = 0; other < num_slots(); ++other) {
+    const auto& theirs = prompts_[static_cast<size_t>(other)];
+    const int64_t common = std::ranges::mismatch(theirs, prompt.first(prompt.size() - 1)).in1 - theirs.begin();
+    if (common > most || (common == most && other == slot)) {
+      most = common;
+      donor = other;
+    }
+  }
+  most -= most % kPrefillChunk;
+  if (most > 0 && donor != slot) {
+    for (auto* cache : {&k_cache_, &v_cache_}) {
+      for (at::Tensor& layer : *cache) layer[slot].slice(1, 0, most).copy_(layer[donor].slice(1, 0, most));
+    }
+  }
+  prompts_[static_cast<size_t>(slot)].clear();  // an exception from here on leaves no promise about the slot
+  copied_tokens_ += most;
+  return most;
+}
+
+// Tokens at positions begin, begin + 1, … of the slot's sequence -> hidden states [tokens, D] before the final norm.
+at::Tensor CachedDecoder::read_chunk(int64_t slot, std::span<const int32_t> tokens, int64_t begin) {
   const ModelConfig& config = model_.config;
-  const std::vector<std::vector<int32_t>> sequences = {{prompt.begin(), prompt.end()}};
+  const int64_t end = begin + static_cast<int64_t>(tokens.size());
+  const std::vector<std::vector<int32_t>> sequences = {{tokens.begin(), tokens.end()}};
   const PackedBatch batch = pack_sequences(sequences, model_.device());
+  const auto positions = batch.positions + begin;
   at::Tensor hidden = model_.embed_tokens.index_select(0, batch.token_ids);
   for (size_t i = 0; i < model_.layers.size(); ++i) {
     const DecoderLayer& layer = model_.layers[i];
     const auto x = layer.attention_input(hidden, config);
-    const auto q =
-        apply_rotary(normalize_heads(layer.q_proj.forward(x), layer.q_norm, config), batch.positions, rotary_);
-    const auto k =
-        apply_rotary(normalize_heads(layer.k_proj.forward(x), layer.k_norm, config), batch.positions, rotary_);
+    const auto q = apply_rotary(normalize_heads(layer.q_proj.forward(x), layer.q_norm, config), positions, rotary_);
+    const auto k = apply_rotary(normalize_heads(layer.k_proj.forward(x), layer.k_norm, config), positions, rotary_);
     const auto v = layer.v_proj.forward(x);
     const auto remember = [&](at::Tensor& cache, const at::Tensor& rows) {
-      cache[slot].slice(1, 0, num_tokens).copy_(rows.unflatten(1, {-1, config.head_dim}).transpose(0, 1));
+      cache[slot].slice(1, begin, end).copy_(rows.unflatten(1, {-1, config.head_dim}).transpose(0, 1));
     };
     remember(k_cache_[i], k);
     remember(v_cache_[i], v);
-    hidden = hidden + layer.o_proj.forward(causal_attention(q, k, v, batch, config));
+    const auto all = [&](const at::Tensor& cache) { return cache[slot].slice(1, 0, end).to(q.scalar_type()); };
+    const auto attended = begin == 0 ? causal_attention(q, k, v, batch, config)
+                                     : continued_attention(q, all(k_cache_[i]), all(v_cache_[i]), config);
+    hidden = hidden + layer.o_proj.forward(attended);
     const auto m = layer.mlp_input(hidden, config);
     hidden = hidden + layer.down_proj.forward(swiglu(layer.gate_proj.forward(m), layer.up_proj.forward(m)));
   }
-  lengths_[static_cast<size_t>(slot)] = num_tokens;
-  return model_.logits(rms_norm(hidden.slice(0, num_tokens - 1), model_.norm, config.rms_norm_eps)).squeeze(0);
+  return hidden;
 }
 
 at::Tensor CachedDecoder::step(std::span<const int32_t> token_ids) {

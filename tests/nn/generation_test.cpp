@@ -77,6 +77,45 @@ TEST_P(Decoder, ARowDoesNotDependOnItsSlotOrNeighbours) {
   EXPECT_TRUE(alone.equal(run(13, true)));
 }
 
+// 100 tokens: one whole chunk of 64 that prompts can share, and the beginning of another.
+std::vector<int32_t> long_prompt(size_t length, int32_t twist) {
+  std::vector<int32_t> tokens(length);
+  for (size_t t = 0; t < length; ++t) tokens[t] = static_cast<int32_t>((t * t + 3 * t) % 40);
+  tokens.back() = twist;
+  return tokens;
+}
+
+TEST_P(Decoder, LongPromptsAreReadInChunks) {
+  const at::NoGradGuard no_grad;
+  const Transformer model = load_transformer(tiny_model(GetParam()), at::kFloat, at::kCPU);
+  const auto prompt = long_prompt(100, 5);
+  const auto expected = model.logits(model.hidden_states(pack_sequences(Sequences{prompt})));
+  CachedDecoder decoder(model, 2, 128);
+  EXPECT_LT((decoder.prefill(1, std::span(prompt).first(99)) - expected[98]).abs().max().item<double>(), 1e-4);
+  const auto next = decoder.step(std::vector<int32_t>{-1, prompt[99]});
+  EXPECT_LT((next[1] - expected[99]).abs().max().item<double>(), 1e-4);
+}
+
+TEST_P(Decoder, ASharedBeginningIsCopiedToTheSameBits) {
+  const at::NoGradGuard no_grad;
+  Transformer model = load_transformer(tiny_model(GetParam()), at::kFloat, at::kCPU);
+  model.pack();
+  const auto run = [&](const std::vector<std::pair<int64_t, std::vector<int32_t>>>& before, int64_t copied) {
+    CachedDecoder decoder(model, 4, 160);
+    for (const auto& [slot, prompt] : before) decoder.prefill(slot, prompt);
+    for (int i = 0; i < 3 && !before.empty(); ++i) decoder.step(std::vector<int32_t>{7, 8, 9, 10});
+    const int64_t copied_before = decoder.copied_tokens();
+    const auto first = decoder.prefill(2, long_prompt(100, 5)).clone();
+    EXPECT_EQ(decoder.copied_tokens() - copied_before, copied);
+    return at::stack({first, decoder.step(std::vector<int32_t>{-1, -1, 11, -1})[2]});
+  };
+  const auto alone = run({}, 0);
+  EXPECT_TRUE(alone.equal(run({{0, long_prompt(90, 6)}}, 64)));                         // from a neighbour
+  EXPECT_TRUE(alone.equal(run({{2, long_prompt(130, 6)}}, 64)));                        // from its own slot
+  EXPECT_TRUE(alone.equal(run({{1, long_prompt(64, 6)}, {3, {1, 2, 3}}}, 0)));          // 63 tokens are no chunk
+  EXPECT_TRUE(alone.equal(run({{0, long_prompt(90, 6)}, {0, long_prompt(9, 6)}}, 0)));  // no longer there
+}
+
 INSTANTIATE_TEST_SUITE_P(Tiny, Decoder, testing::Values("tiny_llama", "tiny_mistral", "tiny_qwen2", "tiny_qwen3"),
                          [](const auto& instance) { return std::string(instance.param); });
 

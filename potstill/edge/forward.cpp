@@ -16,7 +16,6 @@ namespace potstill::edge {
 namespace {
 
 constexpr int64_t kLogitsChunk = 16;  // positions whose logits are held at once, when all are asked for
-constexpr int64_t kTileRows = 16;     // matmul() works on this many rows
 
 }  // namespace
 
@@ -35,6 +34,7 @@ Forward::Forward(const EdgeWeights& weights, ThreadPool& pool, ActivationMode mo
     : weights_(weights),
       pool_(pool),
       mode_(mode),
+      width_(mode == ActivationMode::kFast ? kernels::CodeWidth::kFast : kernels::CodeWidth::kExact),
       kernels_(kernels::kernels()),
       scratch_(static_cast<size_t>(pool.size())) {}
 
@@ -250,23 +250,24 @@ void Forward::norm_rows(const float* x, const std::vector<float>& weight, int64_
 void Forward::multiply(const float* x, int64_t cols, int64_t T, std::span<const Product> products) {
   const kernels::Activations activations = prepare(x, cols, T);
   int64_t num_units = 0;
-  for (const Product& product : products) num_units += ceil_div(product.linear->weight.rows, kTileRows);
+  for (const Product& product : products) num_units += ceil_div(product.linear->weight.rows, kernels::kTileRows);
   // About eight pieces a thread: a thread that is late (another program on its CPU) leaves its share to the others.
   const int64_t grain = std::max<int64_t>(1, num_units / (pool_.size() * 8));
   pool_.parallel_for(num_units, grain, [&](int64_t begin, int64_t end, int thread) {
     for (const Product& product : products) {
       const kernels::MatrixView& weight = product.linear->weight;
-      const int64_t units = ceil_div(weight.rows, kTileRows);
-      const int64_t row = std::max<int64_t>(begin, 0) * kTileRows,
-                    row_end = std::min(std::min(end, units) * kTileRows, weight.rows);
+      const int64_t units = ceil_div(weight.rows, kernels::kTileRows);
+      const int64_t row = std::max<int64_t>(begin, 0) * kernels::kTileRows,
+                    row_end = std::min(std::min(end, units) * kernels::kTileRows, weight.rows);
       begin -= units, end -= units;
       if (row >= row_end) continue;
-      for (int64_t t = 0; t < num_decoding_; ++t) {
-        kernels_.matvec(weight, row, row_end, activations, t, product.y + t * weight.rows + row);
+      if (num_decoding_ > 0) {
+        kernels_.matvec(weight, row, row_end, tokens_.data(), num_decoding_, width_, false, product.y + row,
+                        weight.rows);
       }
       if (num_decoding_ < T) {
-        std::byte* scratch = scratch_[static_cast<size_t>(thread)].reserve(kernels::matmul_scratch_bytes(cols));
-        kernels_.matmul(weight, row, row_end, activations, num_decoding_, T,
+        std::byte* scratch = scratch_[static_cast<size_t>(thread)].reserve(kernels::matmul_scratch_bytes());
+        kernels_.matmul(weight, row, row_end, activations, num_decoding_, T, false,
                         product.y + num_decoding_ * weight.rows + row, weight.rows, scratch);
       }
       if (product.linear->bias.empty()) continue;
@@ -277,29 +278,33 @@ void Forward::multiply(const float* x, int64_t cols, int64_t T, std::span<const 
   });
 }
 
-// The activations in the form that the products read: with block sums, and in 8 bits where the mode says so.
+// The activations in the form that the products read.
 kernels::Activations Forward::prepare(const float* x, int64_t cols, int64_t T) {
   kernels::Activations activations{.num_tokens = T, .cols = cols, .values = x};
+  tokens_.resize(static_cast<size_t>(num_decoding_));
+  for (int64_t t = 0; t < num_decoding_; ++t) tokens_[static_cast<size_t>(t)] = {x + t * cols, nullptr};
   if (cols % kernels::kBlock != 0) return activations;  // such weights are floats, which read `values` alone
-  const int64_t blocks = cols / kernels::kBlock;
-  block_sums_.resize(std::max(block_sums_.size(), static_cast<size_t>(T * blocks)));
-  activations.block_sums = block_sums_.data();
-  if (mode_ == ActivationMode::kFast) {
-    scales_.resize(std::max(scales_.size(), static_cast<size_t>(T * blocks)));
-    activations.scales = scales_.data();
-    activations.codes = codes_.reserve_for<int8_t>(static_cast<size_t>(T * cols));
-  }
-  auto* codes = const_cast<int8_t*>(activations.codes);
+  const int64_t blocks = cols / kernels::kBlock, units = kernels::num_activation_units(cols);
+  auto* all_units = units_.reserve_for<kernels::ActivationUnit>(static_cast<size_t>(num_decoding_ * units));
+  auto* high = high_.reserve_for<int8_t>(static_cast<size_t>(T * cols));
+  auto* low = width_ == kernels::CodeWidth::kFast ? nullptr : low_.reserve_for<int8_t>(static_cast<size_t>(T * cols));
+  auto* scales = scales_.reserve_for<float>(static_cast<size_t>(T * blocks));
+  auto* sums = block_sums_.reserve_for<float>(static_cast<size_t>(T * blocks));
   pool_.parallel_for(T, 16, [&](int64_t begin, int64_t end, int) {
     for (int64_t t = begin; t < end; ++t) {
-      float* sums = block_sums_.data() + t * blocks;
-      if (codes == nullptr) {
-        kernels_.block_sums(x + t * cols, cols, sums);
+      if (t < num_decoding_) {
+        kernels_.quantize_units(x + t * cols, cols, width_, all_units + t * units);
+        tokens_[static_cast<size_t>(t)].units = all_units + t * units;
       } else {
-        kernels_.quantize_row(x + t * cols, cols, codes + t * cols, scales_.data() + t * blocks, sums);
+        kernels_.quantize_row(x + t * cols, cols, high + t * cols, low == nullptr ? nullptr : low + t * cols,
+                              scales + t * blocks, sums + t * blocks);
       }
     }
   });
+  activations.high = high;
+  activations.low = low;
+  activations.scales = scales;
+  activations.block_sums = sums;
   return activations;
 }
 

@@ -16,7 +16,7 @@
 namespace potstill::edge {
 
 enum class ActivationMode {
-  kExact,  // fp32 activations: what a W4A16 checkpoint says
+  kExact,  // 16 bits and a scale a block of 32: what a W4A16 checkpoint says
   kFast,   // 8 bits a block of 32, integer products: what llama.cpp does
 };
 
@@ -97,6 +97,7 @@ class Forward {
   const EdgeWeights& weights_;
   ThreadPool& pool_;
   ActivationMode mode_;
+  kernels::CodeWidth width_;
   const kernels::KernelTable& kernels_;
   std::vector<Stretch> stretches_;
   std::vector<const Stretch*> row_stretch_;                           // [T]
@@ -104,8 +105,8 @@ class Forward {
   int64_t num_rows_ = 0, num_decoding_ = 0;  // T, and how many rows go straight through the file's bytes
   // Per token of a chunk:
   std::vector<float> hidden_, normed_, q_, k_, v_, attended_, gate_, up_, cosines_, sines_, logits_;
-  std::vector<float> block_sums_, scales_;
-  AlignedBytes codes_;
+  AlignedBytes high_, low_, scales_, block_sums_, units_;
+  std::vector<kernels::TokenActivations> tokens_;
   std::vector<AlignedBytes> scratch_;  // a thread's own
 };
 

@@ -1,6 +1,7 @@
 // Which instruction set runs. This file is compiled for the oldest machine; the tables' own files are not.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdlib>
 
 #include "potstill/base/error.h"
@@ -34,7 +35,7 @@ std::vector<const KernelTable*> runnable_kernels() {
   if (avx2) tables.push_back(&avx2_table());
   if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-      __builtin_cpu_supports("avx512vnni")) {
+      __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vbmi")) {
     tables.push_back(&avx512_table());
   }
 #elif defined(__aarch64__)
@@ -63,10 +64,11 @@ const KernelTable& kernels() {
   return chosen;
 }
 
-// codes, scales and minima of a tile of sixteen rows, and its expansion to fp32 for a chunk of columns.
-size_t matmul_scratch_bytes(int64_t cols) {
-  const auto width = static_cast<size_t>((cols + kBlock - 1) / kBlock * kBlock);
-  return width * 16 + width / kBlock * 16 * 2 * sizeof(float) + kChunkCols * 16 * sizeof(float) + 64;
+// Codes, scales and minima of a tile's chunk; or sixteen rows of it as fp32.
+size_t matmul_scratch_bytes() {
+  constexpr size_t kCodes = kTileRows * kChunkCols, kHeads = kTileRows * kChunkCols / kBlock * 2 * sizeof(float);
+  constexpr size_t kFloats = 16 * kChunkCols * sizeof(float);
+  return std::max(kCodes + kHeads, kFloats);
 }
 
 }  // namespace potstill::kernels

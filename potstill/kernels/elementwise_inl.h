@@ -29,24 +29,59 @@ void for_each_16(float* x, const float* y, int64_t n, const Function& function) 
   for (int64_t j = 0; i + j < n; ++j) x[i + j] = padded[j];
 }
 
-void quantize_row(const float* x, int64_t cols, int8_t* codes, float* scales, float* block_sums) {
-  for (int64_t b = 0; b < cols / kBlock; ++b, x += kBlock, codes += kBlock) {
-    const F low = load(x), high = load(x + 16);
-    const float largest = reduce_max(max(abs(low), abs(high)));
-    const float scale = largest / 127.0f;
-    const float inverse = scale > 0 ? 1.0f / scale : 0.0f;
-    const F rounded_low = round_even(mul(low, broadcast(inverse)));
-    const F rounded_high = round_even(mul(high, broadcast(inverse)));
-    store_i8(codes, rounded_low);
-    store_i8(codes + 16, rounded_high);
-    scales[b] = scale;
-    block_sums[b] = scale * reduce_add(add(rounded_low, rounded_high));
+// A block of 32 in whole numbers: 16 bits in two parts of eight, or 8 in one. Returns the scale.
+struct BlockCodes {
+  F high[2], low[2];
+  float scale;
+
+  BlockCodes(const float* x, bool exact) {
+    const F v[2] = {load(x), load(x + 16)};
+    scale = reduce_max(max(abs(v[0]), abs(v[1]))) / (exact ? 32512.0f : 127.0f);  // 32512 = 256 * 127
+    const F inverse = broadcast(scale > 0 ? 1.0f / scale : 0.0f);
+    for (int i = 0; i < 2; ++i) {
+      const F code = round_even(mul(v[i], inverse));
+      high[i] = exact ? round_even(mul(code, broadcast(1.0f / 255))) : code;
+      low[i] = exact ? fma(high[i], broadcast(-255.0f), code) : zero();
+    }
+  }
+  void store_codes(int8_t* high_codes, int8_t* low_codes) const {
+    for (int i = 0; i < 2; ++i) {
+      store_i8(high_codes + 16 * i, high[i]);
+      if (low_codes != nullptr) store_i8(low_codes + 16 * i, low[i]);
+    }
+  }
+  float sum(bool exact) const {  // scale * sum of the codes; exact: the codes are below 2^14, there are 32
+    const F highs = add(high[0], high[1]), lows = add(low[0], low[1]);
+    return scale * reduce_add(exact ? fma(highs, broadcast(255.0f), lows) : highs);
+  }
+};
+
+void quantize_row(const float* x, int64_t cols, int8_t* high, int8_t* low, float* scales, float* block_sums) {
+  const bool exact = low != nullptr;
+  for (int64_t b = 0; b < cols / kBlock; ++b) {
+    const BlockCodes block(x + b * kBlock, exact);
+    block.store_codes(high + b * kBlock, exact ? low + b * kBlock : nullptr);
+    scales[b] = block.scale;
+    block_sums[b] = block.sum(exact);
   }
 }
 
-void block_sums(const float* x, int64_t cols, float* sums) {
-  for (int64_t b = 0; b < cols / kBlock; ++b)
-    sums[b] = reduce_add(add(load(x + b * kBlock), load(x + b * kBlock + 16)));
+void quantize_units(const float* x, int64_t cols, CodeWidth width, ActivationUnit* units) {
+  const bool exact = width == CodeWidth::kExact;
+  const int64_t num_blocks = cols / kBlock;
+  if (num_blocks % 2 == 1) std::memset(&units[num_blocks / 2], 0, sizeof(ActivationUnit));
+  for (int64_t b = 0; b < num_blocks; ++b) {
+    ActivationUnit& unit = units[b / 2];
+    const int64_t half = b % 2;
+    const BlockCodes block(x + b * kBlock, exact);
+    block.store_codes(unit.high + 32 * half, unit.low + 32 * half);
+    store_neg_sums(unit.high + 32 * half, unit.low + 32 * half, exact, unit.neg_sums + 8 * half);
+    for (int i = 0; i < 8; ++i) {
+      unit.scales[8 * half + i] = block.scale;
+      unit.block_sums[8 * half + i] = 0;
+    }
+    unit.block_sums[8 * half] = block.sum(exact);
+  }
 }
 
 void rms_norm(const float* x, const float* weight, int64_t n, float eps, float* y) {

@@ -49,40 +49,6 @@ const uint8_t* codes_of(const std::byte* block) {
   return reinterpret_cast<const uint8_t*>(block) + Format::kCodes;
 }
 
-// The fp16 fields of `count` <= 16 blocks as floats, zeros after the last: d, and m where the format has one. Each
-// block's first four bytes are read at once; where there is no m, the upper two are codes and ignored.
-template <class Format>
-void load_block_halves(const std::byte* block, int64_t count, F& d, F& m) {
-  alignas(64) uint32_t words[16] = {};
-  if (count == 16) {
-    for (int i = 0; i < 16; ++i) std::memcpy(&words[i], block + i * Format::kBytes, 4);
-  } else {
-    for (int64_t i = 0; i < count; ++i) std::memcpy(&words[i], block + i * Format::kBytes, 4);
-  }
-  d = low_halves(words);
-  if constexpr (Format::kHasMin) m = high_halves(words);
-}
-
-template <class Format>
-F8 block_dot(const uint8_t* qs, const int8_t* x) {
-  if constexpr (Format::kFourBits) {
-    return block_dot_u4(qs, x);
-  } else {
-    return block_dot_s8(reinterpret_cast<const int8_t*>(qs), x);
-  }
-}
-
-// The thirty-two codes as floats, without d, m or offset.
-template <class Format>
-void unpack_block(const uint8_t* qs, F& low, F& high) {
-  if constexpr (Format::kFourBits) {
-    unpack_u4(qs, low, high);
-  } else {
-    low = load_i8(reinterpret_cast<const int8_t*>(qs));
-    high = load_i8(reinterpret_cast<const int8_t*>(qs) + 16);
-  }
-}
-
 template <class Format>
 void dequantize_blocks(const std::byte* row, int64_t cols, float* out) {
   for (int64_t b = 0; b < cols / kBlock; ++b) {

@@ -31,25 +31,26 @@ struct AttentionTask {
 
 // Floats that attention() needs for tasks whose largest `end` is max_end.
 constexpr int64_t attention_scratch_floats(int64_t max_end) { return 4 * ((max_end + 15) / 16 * 16); }
-// Bytes that matmul() needs for weights of this width, 64-byte aligned.
-size_t matmul_scratch_bytes(int64_t cols);
+constexpr int64_t kTileRows = 32;  // rows of a weight that matmul() works on at a time
+size_t matmul_scratch_bytes();     // what matmul() needs, 64-byte aligned
 
 struct KernelTable {
   const char* name;  // "portable", "neon", "avx2", "avx512"
 
-  // y[r - row_begin] = Σ_k weight[r, k] x[k], rows [row_begin, row_end), x = token `token` of the activations.
-  void (*matvec)(const MatrixView& weight, int64_t row_begin, int64_t row_end, const Activations& x, int64_t token,
-                 float* y);
-  // y[t * y_stride + r - row_begin] = Σ_k weight[r, k] x[t, k] for tokens [token_begin, token_end). Weights are
-  // unpacked once for all of the tokens; row_begin is a multiple of 16.
+  // y[t * y_stride + r - row_begin] = Σ_k weight[r, k] x[t, k] for rows [row_begin, row_end) and num_tokens tokens,
+  // straight from the file's bytes: for one token or a few. With `add` the sums are added to y.
+  void (*matvec)(const MatrixView& weight, int64_t row_begin, int64_t row_end, const TokenActivations* x,
+                 int64_t num_tokens, CodeWidth width, bool add, float* y, int64_t y_stride);
+  // The same for tokens [token_begin, token_end) of x; weights are unpacked once for all of them. row_begin is a
+  // multiple of kTileRows.
   void (*matmul)(const MatrixView& weight, int64_t row_begin, int64_t row_end, const Activations& x,
-                 int64_t token_begin, int64_t token_end, float* y, int64_t y_stride, std::byte* scratch);
+                 int64_t token_begin, int64_t token_end, bool add, float* y, int64_t y_stride, std::byte* scratch);
 
   // out[k] = x[k] for a row of a weight, dequantized.
   void (*dequantize_row)(const MatrixView& weight, int64_t row, float* out);
-  // scale = max|x| / 127, code = round(x / scale), per block of 32; block_sum = scale * Σ code. cols % 32 == 0.
-  void (*quantize_row)(const float* x, int64_t cols, int8_t* codes, float* scales, float* block_sums);
-  void (*block_sums)(const float* x, int64_t cols, float* sums);
+  // Codes, scales and sums of Activations (low null: fast) and of TokenActivations. cols % 32 == 0.
+  void (*quantize_row)(const float* x, int64_t cols, int8_t* high, int8_t* low, float* scales, float* block_sums);
+  void (*quantize_units)(const float* x, int64_t cols, CodeWidth width, ActivationUnit* units);
 
   // y = x / sqrt(mean(x²) + eps) * weight; y may be x.
   void (*rms_norm)(const float* x, const float* weight, int64_t n, float eps, float* y);

@@ -44,28 +44,29 @@ std::vector<double> dequantize_row_ref(const MatrixView& weight, int64_t row) {
 std::vector<double> activations_ref(const Activations& x, int64_t token, bool quantized) {
   std::vector<double> values;
   for (int64_t i = token * x.cols; i < (token + 1) * x.cols; ++i) {
-    values.push_back(quantized ? static_cast<double>(x.scales[i / kBlock]) * x.codes[i] : x.values[i]);
+    const int code = !quantized ? 0 : (x.low == nullptr ? x.high[i] : 255 * x.high[i] + x.low[i]);
+    values.push_back(quantized ? static_cast<double>(x.scales[i / kBlock]) * code : x.values[i]);
   }
   return values;
 }
 
 double matvec_ref(const MatrixView& weight, int64_t row, const Activations& x, int64_t token) {
   const auto w = dequantize_row_ref(weight, row);
-  const auto v = activations_ref(x, token, x.codes != nullptr && is_block_quantized(weight.dtype));
+  const auto v = activations_ref(x, token, is_block_quantized(weight.dtype));
   double sum = 0;
   for (size_t k = 0; k < w.size(); ++k) sum += w[k] * v[k];
   return sum;
 }
 
-void quantize_row_ref(std::span<const float> x, std::span<int8_t> codes, std::span<float> scales) {
+void quantize_row_ref(std::span<const float> x, CodeWidth width, std::span<int> codes, std::span<float> scales) {
   for (size_t b = 0; b < scales.size(); ++b) {
     const auto block = x.subspan(b * kBlock, kBlock);
     float largest = 0;
     for (const float v : block) largest = std::max(largest, std::abs(v));
-    scales[b] = largest / 127.0f;
+    scales[b] = largest / (width == CodeWidth::kExact ? 32512.0f : 127.0f);
     const float inverse = scales[b] > 0 ? 1.0f / scales[b] : 0.0f;
     for (size_t j = 0; j < kBlock; ++j) {
-      codes[b * kBlock + j] = static_cast<int8_t>(std::nearbyint(block[j] * inverse));
+      codes[b * kBlock + j] = static_cast<int>(std::nearbyint(block[j] * inverse));
     }
   }
 }

@@ -1,25 +1,25 @@
-// Many tokens times a weight. Sixteen rows of the weight are unpacked into a tile with the rows side by side, once for
-// all tokens; then each lane is a row, an activation is broadcast to the lanes, and no sum crosses lanes.
+// Many tokens times a weight. Some rows of the weight are unpacked into a tile with the rows side by side, once for all
+// tokens; then each lane is a row, activations are broadcast to the lanes, and no sum crosses lanes. A tile is unpacked
+// a chunk of columns at a time, so that it stays in the L1, and y carries the sums from chunk to chunk.
 #pragma once
 
 namespace potstill::kernels {
 namespace {
 
-constexpr int64_t kTileRows = 16;
+constexpr int64_t kStripRows = 16;  // rows side by side; a tile is kTileRows / kStripRows strips
 
-// Scratch of one thread: what the tile of a block format holds, and its expansion.
-struct Tile {
-  uint8_t* codes;  // [cols / 4, 16 rows, 4]
-  float* scales;   // [cols / 32, 16 rows]
-  float* minima;   // [cols / 32, 16 rows]
-  float* floats;   // [kChunkCols, 16 rows]
+// Sixteen rows, a chunk of columns. Either the codes or the floats are filled.
+struct Strip {
+  uint8_t* codes;          // [kChunkCols / 4, 16 rows, 4]
+  float *scales, *minima;  // [kChunkCols / 32, 16 rows]
+  float* floats;           // [kChunkCols, 16 rows]
 
-  Tile(std::byte* scratch, int64_t cols) {
-    const int64_t width = (cols + kBlock - 1) / kBlock * kBlock;
-    codes = reinterpret_cast<uint8_t*>(scratch);
-    scales = reinterpret_cast<float*>(scratch + width * 16);
-    minima = scales + width / kBlock * 16;
-    floats = minima + width / kBlock * 16;
+  Strip(std::byte* scratch, int64_t index) {
+    constexpr int64_t kCodes = kChunkCols * kStripRows, kHeads = kChunkCols / kBlock * kStripRows;
+    codes = reinterpret_cast<uint8_t*>(scratch) + index * kCodes;
+    scales = reinterpret_cast<float*>(scratch + kTileRows * kChunkCols) + index * 2 * kHeads;
+    minima = scales + kHeads;
+    floats = reinterpret_cast<float*>(scratch);
   }
 };
 
@@ -43,28 +43,30 @@ inline void transpose_words(Words rows[4]) {
   rows[3] = __builtin_shufflevector(c, d, 2, 3, 6, 7);
 }
 
-// Unpacks rows [row, row + num_rows) of a block format; missing rows repeat the last one and are never written out.
-// Codes become unsigned bytes with value = scale * code + minimum, but for 8-bit codes that the fast products want
-// signed (q8_offset 0).
+// Unpacks blocks [first, first + num_blocks) of rows [row, row + num_rows); missing rows repeat the last one and are
+// never written out. Codes become unsigned bytes with value = scale * code + minimum, but for 8-bit codes that the
+// products want signed (kQ8Offset 0).
 template <class Format>
-void unpack_tile(const MatrixView& weight, int64_t row, int64_t num_rows, int q8_offset, Tile& tile) {
-  const int64_t num_blocks = weight.cols / kBlock;
-  const uint32_t flip = q8_offset == 0 ? 0 : 0x80808080;
-  const std::byte* rows[kTileRows];
-  for (int64_t r = 0; r < kTileRows; ++r) rows[r] = weight.row(row + (r < num_rows ? r : num_rows - 1));
+void unpack_strip(const MatrixView& weight, int64_t row, int64_t num_rows, int64_t first, int64_t num_blocks,
+                  const Strip& strip) {
+  constexpr uint32_t kFlip = kQ8Offset == 0 ? 0 : 0x80808080;
+  const std::byte* rows[kStripRows];
+  for (int64_t r = 0; r < kStripRows; ++r) {
+    rows[r] = weight.row(row + (r < num_rows ? r : num_rows - 1)) + first * Format::kBytes;
+  }
   for (int64_t b = 0; b < num_blocks; ++b) {
-    alignas(64) uint32_t heads[kTileRows];  // a block's first four bytes: d, and m where there is one
-    for (int64_t r = 0; r < kTileRows; ++r) std::memcpy(&heads[r], rows[r] + b * Format::kBytes, 4);
+    alignas(64) uint32_t heads[kStripRows];  // a block's first four bytes: d, and m where there is one
+    for (int64_t r = 0; r < kStripRows; ++r) std::memcpy(&heads[r], rows[r] + b * Format::kBytes, 4);
     const F scale = low_halves(heads);
-    store(tile.scales + b * kTileRows, scale);
-    const float offset = Format::kFourBits ? -Format::kOffset : static_cast<float>(-q8_offset);
-    store(tile.minima + b * kTileRows, Format::kHasMin ? high_halves(heads) : mul(scale, broadcast(offset)));
+    store(strip.scales + b * kStripRows, scale);
+    constexpr float kOffset = Format::kFourBits ? -Format::kOffset : static_cast<float>(-kQ8Offset);
+    store(strip.minima + b * kStripRows, Format::kHasMin ? high_halves(heads) : mul(scale, broadcast(kOffset)));
 
-    uint8_t* out = tile.codes + b * kBlock * kTileRows;
+    uint8_t* out = strip.codes + b * kBlock * kStripRows;
     const auto put = [out](int64_t word, int64_t first_row, Words words) {
-      std::memcpy(out + (word * kTileRows + first_row) * 4, &words, sizeof(words));
+      std::memcpy(out + (word * kStripRows + first_row) * 4, &words, sizeof(words));
     };
-    for (int64_t r = 0; r < kTileRows; r += 4) {
+    for (int64_t r = 0; r < kStripRows; r += 4) {
       for (int64_t half = 0; half < (Format::kFourBits ? 1 : 2); ++half) {  // sixteen bytes of codes at a time
         Words words[4];
         for (int64_t i = 0; i < 4; ++i) {
@@ -76,7 +78,7 @@ void unpack_tile(const MatrixView& weight, int64_t row, int64_t num_rows, int q8
             put(j, r, words[j] & 0x0f0f0f0f);
             put(j + 4, r, (words[j] >> 4) & 0x0f0f0f0f);
           } else {
-            put(4 * half + j, r, words[j] ^ flip);
+            put(4 * half + j, r, words[j] ^ kFlip);
           }
         }
       }
@@ -84,96 +86,37 @@ void unpack_tile(const MatrixView& weight, int64_t row, int64_t num_rows, int q8
   }
 }
 
-// tile.floats [num_cols, 16] = columns [col, col + num_cols) of an unpacked tile; col and num_cols are multiples of 32.
-inline void expand_tile(const Tile& tile, int64_t col, int64_t num_cols) {
-  for (int64_t b = col / kBlock; b < (col + num_cols) / kBlock; ++b) {
-    const F scale = load(tile.scales + b * kTileRows), minimum = load(tile.minima + b * kTileRows);
-    float* out = tile.floats + (b * kBlock - col) * kTileRows;
-    for (int64_t j = 0; j < 8; ++j) {
-      const uint8_t* words = tile.codes + (b * 8 + j) * 64;
-      for (int i = 0; i < 4; ++i) store(out + (4 * j + i) * kTileRows, fma(byte_of(words, i), scale, minimum));
-    }
-  }
-}
-
-// The same for a row of floats; the tile is the transposed weight.
+// strip.floats [num_cols, 16] = columns [col, col + num_cols), transposed.
 template <class Row>
-void transpose_tile(const MatrixView& weight, int64_t row, int64_t num_rows, int64_t col, int64_t num_cols,
-                    Tile& tile) {
-  if (num_rows < kTileRows) std::memset(tile.floats, 0, static_cast<size_t>(num_cols * kTileRows) * sizeof(float));
+void transpose_strip(const MatrixView& weight, int64_t row, int64_t num_rows, int64_t col, int64_t num_cols,
+                     const Strip& strip) {
+  if (num_rows < kStripRows) std::memset(strip.floats, 0, static_cast<size_t>(num_cols * kStripRows) * sizeof(float));
   for (int64_t r = 0; r < num_rows; ++r) {
     const std::byte* data = weight.row(row + r);
     int64_t k = 0;
     for (; k + 16 <= num_cols; k += 16) {
       float values[16];
       store(values, Row::load16(data, col + k));
-      for (int64_t i = 0; i < 16; ++i) tile.floats[(k + i) * kTileRows + r] = values[i];
+      for (int64_t i = 0; i < 16; ++i) strip.floats[(k + i) * kStripRows + r] = values[i];
     }
-    for (; k < num_cols; ++k) tile.floats[k * kTileRows + r] = Row::load1(data, col + k);
+    for (; k < num_cols; ++k) strip.floats[k * kStripRows + r] = Row::load1(data, col + k);
   }
 }
 
 struct Output {
-  float* y;  // of the tile's first row and the first token
+  float* y;  // of the strip's first row and the first token
   int64_t stride, num_rows;
 
   F read(int64_t token) const { return load_up_to_16(y + token * stride, num_rows); }
   void write(int64_t token, F x) const {
-    if (num_rows == kTileRows) return store(y + token * stride, x);
+    if (num_rows == kStripRows) return store(y + token * stride, x);
     float values[16];
     store(values, x);
     for (int64_t r = 0; r < num_rows; ++r) y[token * stride + r] = values[r];
   }
 };
 
-// kTokens tokens times the expanded tile; `first` chunk of columns starts the sums, later ones add to y.
-template <int kTokens>
-void multiply_floats(const float* tile, int64_t num_cols, const float* x, int64_t x_stride, bool first, int64_t token,
-                     const Output& out) {
-  F sum[kTokens];
-  for (int t = 0; t < kTokens; ++t) sum[t] = first ? zero() : out.read(token + t);
-  const float* rows[kTokens];
-  for (int t = 0; t < kTokens; ++t) rows[t] = x + t * x_stride;
-  for (int64_t k = 0; k < num_cols; ++k) {
-    const F weights = load(tile + k * kTileRows);
-    for (int t = 0; t < kTokens; ++t) sum[t] = fma(weights, broadcast(rows[t][k]), sum[t]);
-  }
-  for (int t = 0; t < kTokens; ++t) out.write(token + t, sum[t]);
-}
-
-// kTokens tokens in 8 bits times the codes of the tile.
-template <class Format, int kTokens>
-void multiply_codes(const Tile& tile, int64_t num_blocks, const int8_t* codes, const float* scales, const float* sums,
-                    int64_t token, const Output& out) {
-  F total[kTokens];
-  for (int t = 0; t < kTokens; ++t) total[t] = zero();
-  for (int64_t b = 0; b < num_blocks; ++b) {
-    Sum sum[kTokens];
-    for (int t = 0; t < kTokens; ++t) sum[t] = zero_sum();
-    const uint8_t* words = tile.codes + b * 8 * 64;
-    const int8_t* x = codes + b * kBlock;
-    for (int64_t j = 0; j < 8; ++j) {
-      for (int t = 0; t < kTokens; ++t) {
-        const int8_t* four = x + t * num_blocks * kBlock + 4 * j;
-        if constexpr (Format::kFourBits) {
-          sum[t] = dot_u4(sum[t], words + j * 64, four);
-        } else {
-          sum[t] = dot_q8(sum[t], words + j * 64, four);
-        }
-      }
-    }
-    const F scale = load(tile.scales + b * kTileRows), minimum = load(tile.minima + b * kTileRows);
-    for (int t = 0; t < kTokens; ++t) {
-      const int64_t i = t * num_blocks + b;
-      const F dots = Format::kFourBits ? finish_u4(sum[t]) : finish_q8(sum[t]);
-      total[t] = fma(mul(scale, broadcast(scales[i])), dots, total[t]);
-      if constexpr (Format::kFourBits || kQ8Offset != 0) total[t] = fma(minimum, broadcast(sums[i]), total[t]);
-    }
-  }
-  for (int t = 0; t < kTokens; ++t) out.write(token + t, total[t]);
-}
-
-// Calls function<n>(token) over [0, count) with n = kMost, then once with what is left.
+// Calls function<n>(token) over [0, count) with n = kMost, then with what is left.
 template <int kMost, class Function>
 void for_token_groups(int64_t count, const Function& function) {
   int64_t token = 0;
@@ -185,70 +128,181 @@ void for_token_groups(int64_t count, const Function& function) {
   }
 }
 
-template <class Expand>
-void matmul_expanded(const Activations& x, int64_t token_begin, int64_t num_tokens, const Tile& tile, const Output& out,
-                     const Expand& expand) {
-  const float* values = x.values + token_begin * x.cols;
-  constexpr auto kChunk = static_cast<int64_t>(kChunkCols);
-  for (int64_t col = 0; col < x.cols; col += kChunk) {
-    const int64_t num_cols = x.cols - col < kChunk ? x.cols - col : kChunk;
-    expand(col, num_cols);
-    for_token_groups<kMatmulTokens>(num_tokens, [&]<int n>(int64_t t) {
-      multiply_floats<n>(tile.floats, num_cols, values + t * x.cols + col, x.cols, col == 0, t, out);
+// kTokens tokens times the floats of a strip, added to y unless `first`.
+template <int kTokens>
+void multiply_floats(const float* tile, int64_t num_cols, const float* x, int64_t x_stride, bool first, int64_t token,
+                     const Output& out) {
+  F sum[kTokens];
+  for (int t = 0; t < kTokens; ++t) sum[t] = first ? zero() : out.read(token + t);
+  const float* rows[kTokens];
+  for (int t = 0; t < kTokens; ++t) rows[t] = x + t * x_stride;
+  for (int64_t k = 0; k < num_cols; ++k) {
+    const F weights = load(tile + k * kStripRows);
+    for (int t = 0; t < kTokens; ++t) sum[t] = fma(weights, broadcast(rows[t][k]), sum[t]);
+  }
+  for (int t = 0; t < kTokens; ++t) out.write(token + t, sum[t]);
+}
+
+// The activations of the first token of a group, at the first column of a chunk.
+struct CodesView {
+  const int8_t *high, *low;
+  const float *scales, *sums;
+  int64_t cols;  // of the whole row: from one token to the next
+};
+
+// kTokens tokens times the codes of kStrips strips, added to y unless `first`. The products of a block with the high
+// parts, then those with the low ones.
+template <class Format, bool kExact, int kStrips, int kTokens>
+void multiply_codes(const Strip* strips, int64_t num_blocks, const CodesView& x, bool first, int64_t token,
+                    const Output* out) {
+  F total[kStrips][kTokens];
+  for (int s = 0; s < kStrips; ++s) {
+    for (int t = 0; t < kTokens; ++t) total[s][t] = first ? zero() : out[s].read(token + t);
+  }
+  const int64_t num_scales = x.cols / kBlock;
+  for (int64_t b = 0; b < num_blocks; ++b) {
+    Sum sum[kStrips][kTokens];
+    for (int s = 0; s < kStrips; ++s) {
+      for (int t = 0; t < kTokens; ++t) sum[s][t] = zero_sum();
+    }
+    const auto add_products = [&](const int8_t* codes) __attribute__((always_inline)) {
+      for (int64_t j = 0; j < 8; ++j) {
+        TileWord words[kStrips];
+        for (int s = 0; s < kStrips; ++s) words[s] = load_tile_word(strips[s].codes + (b * 8 + j) * 64);
+        for (int t = 0; t < kTokens; ++t) {
+          const auto four = four_activations(codes + t * x.cols + b * kBlock + 4 * j);
+          for (int s = 0; s < kStrips; ++s) sum[s][t] = dot_tile<Format>(sum[s][t], words[s], four);
+        }
+      }
+    };
+    const auto add_to_total = [&](float factor) __attribute__((always_inline)) {
+      for (int s = 0; s < kStrips; ++s) {
+        const F scale = load(strips[s].scales + b * kStripRows);
+        for (int t = 0; t < kTokens; ++t) {
+          const F scales = mul(scale, broadcast(x.scales[t * num_scales + b] * factor));
+          total[s][t] = fma(scales, finish_sum<Format>(sum[s][t]), total[s][t]);
+        }
+      }
+    };
+    add_products(x.high);
+    if constexpr (kExact) {
+      if constexpr (kSumsHoldBothParts) {
+        for (int s = 0; s < kStrips; ++s) {
+          for (int t = 0; t < kTokens; ++t) sum[s][t] = times_255(sum[s][t]);
+        }
+      } else {
+        add_to_total(255);
+        for (int s = 0; s < kStrips; ++s) {
+          for (int t = 0; t < kTokens; ++t) sum[s][t] = zero_sum();
+        }
+      }
+      add_products(x.low);
+    }
+    add_to_total(1);
+    if constexpr (Format::kFourBits || kQ8Offset != 0) {
+      for (int s = 0; s < kStrips; ++s) {
+        const F minimum = load(strips[s].minima + b * kStripRows);
+        for (int t = 0; t < kTokens; ++t) {
+          total[s][t] = fma(minimum, broadcast(x.sums[t * num_scales + b]), total[s][t]);
+        }
+      }
+    }
+  }
+  for (int s = 0; s < kStrips; ++s) {
+    for (int t = 0; t < kTokens; ++t) out[s].write(token + t, total[s][t]);
+  }
+}
+
+// What one tile is multiplied with, and where the products go: y of its first row and the first token.
+struct TileWork {
+  const Activations& x;
+  int64_t token_begin, num_tokens;
+  bool add;
+  float* y;
+  int64_t y_stride;
+};
+
+template <class Format, bool kExact, int kStrips>
+void multiply_tile(const MatrixView& weight, int64_t row, int64_t num_rows, const TileWork& work, std::byte* scratch) {
+  constexpr int64_t kChunkBlocks = kChunkCols / kBlock;
+  const Strip strips[2] = {Strip(scratch, 0), Strip(scratch, 1)};
+  const auto rows_of = [&](int64_t s) {
+    return num_rows - s * kStripRows < kStripRows ? num_rows - s * kStripRows : kStripRows;
+  };
+  const Output out[2] = {{work.y, work.y_stride, rows_of(0)},
+                         {work.y + kStripRows, work.y_stride, kStrips > 1 ? rows_of(1) : 0}};
+  const int64_t blocks = weight.cols / kBlock;
+  for (int64_t b = 0; b < blocks; b += kChunkBlocks) {
+    const int64_t num_blocks = blocks - b < kChunkBlocks ? blocks - b : kChunkBlocks;
+    for (int s = 0; s < kStrips; ++s) {
+      unpack_strip<Format>(weight, row + s * kStripRows, out[s].num_rows, b, num_blocks, strips[s]);
+    }
+    for_token_groups<kTileTokens>(work.num_tokens, [&]<int n>(int64_t t) {
+      const int64_t token = work.token_begin + t, codes = token * weight.cols + b * kBlock, scales = token * blocks + b;
+      const CodesView x{work.x.high + codes, kExact ? work.x.low + codes : nullptr, work.x.scales + scales,
+                        work.x.block_sums + scales, weight.cols};
+      multiply_codes<Format, kExact, kStrips, n>(strips, num_blocks, x, b == 0 && !work.add, t, out);
     });
   }
 }
 
 template <class Format>
-void matmul_blocks(const MatrixView& weight, int64_t row, int64_t num_rows, const Activations& x, int64_t token_begin,
-                   int64_t num_tokens, Tile& tile, const Output& out) {
-  const int64_t num_blocks = weight.cols / kBlock;
-  if (x.codes == nullptr) {
-    unpack_tile<Format>(weight, row, num_rows, 128, tile);
-    return matmul_expanded(x, token_begin, num_tokens, tile, out,
-                           [&](int64_t col, int64_t num_cols) { expand_tile(tile, col, num_cols); });
+void matmul_tile(const MatrixView& weight, int64_t row, int64_t num_rows, const TileWork& work, std::byte* scratch) {
+  const bool exact = work.x.low != nullptr;
+  if (kTileStrips == 2 && num_rows > kStripRows) {
+    return exact ? multiply_tile<Format, true, kTileStrips>(weight, row, num_rows, work, scratch)
+                 : multiply_tile<Format, false, kTileStrips>(weight, row, num_rows, work, scratch);
   }
-  unpack_tile<Format>(weight, row, num_rows, kQ8Offset, tile);
-  for_token_groups<kIntMatmulTokens>(num_tokens, [&]<int n>(int64_t t) {
-    const int64_t token = token_begin + t;
-    multiply_codes<Format, n>(tile, num_blocks, x.codes + token * weight.cols, x.scales + token * num_blocks,
-                              x.block_sums + token * num_blocks, t, out);
-  });
+  for (int64_t r = 0; r < num_rows; r += kStripRows) {
+    const int64_t rows = num_rows - r < kStripRows ? num_rows - r : kStripRows;
+    TileWork strip = work;
+    strip.y += r;
+    exact ? multiply_tile<Format, true, 1>(weight, row + r, rows, strip, scratch)
+          : multiply_tile<Format, false, 1>(weight, row + r, rows, strip, scratch);
+  }
 }
 
 template <class Row>
-void matmul_floats(const MatrixView& weight, int64_t row, int64_t num_rows, const Activations& x, int64_t token_begin,
-                   int64_t num_tokens, Tile& tile, const Output& out) {
-  matmul_expanded(x, token_begin, num_tokens, tile, out, [&](int64_t col, int64_t num_cols) {
-    transpose_tile<Row>(weight, row, num_rows, col, num_cols, tile);
-  });
+void matmul_tile_floats(const MatrixView& weight, int64_t row, int64_t num_rows, const TileWork& work,
+                        std::byte* scratch) {
+  const Strip strip(scratch, 0);
+  const float* values = work.x.values + work.token_begin * weight.cols;
+  for (int64_t r = 0; r < num_rows; r += kStripRows) {
+    const Output out{work.y + r, work.y_stride, num_rows - r < kStripRows ? num_rows - r : kStripRows};
+    for (int64_t col = 0; col < weight.cols; col += kChunkCols) {
+      const int64_t num_cols = weight.cols - col < kChunkCols ? weight.cols - col : kChunkCols;
+      transpose_strip<Row>(weight, row + r, out.num_rows, col, num_cols, strip);
+      for_token_groups<kFloatTokens>(work.num_tokens, [&]<int n>(int64_t t) {
+        multiply_floats<n>(strip.floats, num_cols, values + t * weight.cols + col, weight.cols, col == 0 && !work.add,
+                           t, out);
+      });
+    }
+  }
 }
 
 void matmul(const MatrixView& weight, int64_t row_begin, int64_t row_end, const Activations& x, int64_t token_begin,
-            int64_t token_end, float* y, int64_t y_stride, std::byte* scratch) {
-  Tile tile(scratch, weight.cols);
-  const int64_t num_tokens = token_end - token_begin;
+            int64_t token_end, bool add, float* y, int64_t y_stride, std::byte* scratch) {
   for (int64_t row = row_begin; row < row_end; row += kTileRows) {
     const int64_t num_rows = row_end - row < kTileRows ? row_end - row : kTileRows;
-    const Output out{y + row - row_begin, y_stride, num_rows};
+    const TileWork work{x, token_begin, token_end - token_begin, add, y + row - row_begin, y_stride};
     switch (weight.dtype) {
       case DType::kF32:
-        matmul_floats<F32Row>(weight, row, num_rows, x, token_begin, num_tokens, tile, out);
+        matmul_tile_floats<F32Row>(weight, row, num_rows, work, scratch);
         break;
       case DType::kF16:
-        matmul_floats<F16Row>(weight, row, num_rows, x, token_begin, num_tokens, tile, out);
+        matmul_tile_floats<F16Row>(weight, row, num_rows, work, scratch);
         break;
       case DType::kBF16:
-        matmul_floats<BF16Row>(weight, row, num_rows, x, token_begin, num_tokens, tile, out);
+        matmul_tile_floats<BF16Row>(weight, row, num_rows, work, scratch);
         break;
       case DType::kQ4_0:
-        matmul_blocks<Q4_0>(weight, row, num_rows, x, token_begin, num_tokens, tile, out);
+        matmul_tile<Q4_0>(weight, row, num_rows, work, scratch);
         break;
       case DType::kQ4_1:
-        matmul_blocks<Q4_1>(weight, row, num_rows, x, token_begin, num_tokens, tile, out);
+        matmul_tile<Q4_1>(weight, row, num_rows, work, scratch);
         break;
       case DType::kQ8_0:
-        matmul_blocks<Q8_0>(weight, row, num_rows, x, token_begin, num_tokens, tile, out);
+        matmul_tile<Q8_0>(weight, row, num_rows, work, scratch);
         break;
       default:
         __builtin_unreachable();

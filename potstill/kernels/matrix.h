@@ -35,14 +35,42 @@ inline bool has_kernels(DType dtype) {
   }
 }
 
-// Activations [T, cols] of T tokens. Products with block-quantized weights read either `values` (exact mode) or `codes`
-// and `scales` (fast mode, codes != nullptr); products with float weights read `values` always.
+// Products with block-quantized weights take activations as integers, a scale for each block of 32, in one of two
+// widths:
+//   exact: 16 bits, code = 255 * high + low, scale = max|x| / 32512. The parts lie in [-127, 127], so that changing a
+//          sign never overflows; the step is finer than fp16's for values above a 16th of their block's largest
+//   fast:   8 bits, code = high, scale = max|x| / 127: what llama.cpp does
+// Integer sums are exact, so a product differs from that of the floats by the rounding of the codes alone. Products
+// with float weights read the floats.
+enum class CodeWidth { kExact, kFast };
+
+// Activations [T, cols] of T tokens, as matmul() reads them.
 struct Activations {
   int64_t num_tokens = 0, cols = 0;
-  const float* values = nullptr;      // [T, cols]
-  const float* block_sums = nullptr;  // [T, cols / 32] sum of each block as it enters the product; null: cols % 32 != 0
-  const int8_t* codes = nullptr;      // [T, cols]
+  const float* values = nullptr;  // [T, cols]
+  // For block-quantized weights, else null:
+  const int8_t* high = nullptr;       // [T, cols]
+  const int8_t* low = nullptr;        // [T, cols]; null: fast
   const float* scales = nullptr;      // [T, cols / 32]
+  const float* block_sums = nullptr;  // [T, cols / 32] scale * sum of the codes
+};
+
+// Sixty-four activations of one token as matvec() reads them: a lane is four codes. The last unit is padded with zeros.
+struct alignas(64) ActivationUnit {
+  int8_t high[64];
+  int8_t low[64];        // zeros in fast mode
+  int32_t neg_sums[16];  // minus the sum of a lane's four codes
+  float scales[16];      // of the block, in each of its eight lanes
+  float block_sums[16];  // scale * sum of the codes in lanes 0 and 8, zeros between
+};
+
+constexpr int64_t kUnitCols = 64;
+constexpr int64_t num_activation_units(int64_t cols) { return (cols + kUnitCols - 1) / kUnitCols; }
+
+// A token's activations as matvec() reads them.
+struct TokenActivations {
+  const float* values = nullptr;          // [cols]
+  const ActivationUnit* units = nullptr;  // for block-quantized weights
 };
 
 }  // namespace potstill::kernels

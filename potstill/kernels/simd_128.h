@@ -4,10 +4,12 @@
 #pragma once
 
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 
 #include "potstill/base/dtype.h"
+#include "potstill/kernels/matrix.h"
 #ifdef POTSTILL_NEON_DOTPROD
 #include <arm_neon.h>
 #endif
@@ -23,7 +25,8 @@ struct F {  // sixteen floats
 struct F8 {  // eight floats
   F4 v[2];
 };
-constexpr int kMatmulTokens = 4, kIntMatmulTokens = 4;
+constexpr int kFloatTokens = 4, kTileTokens = 4, kTileStrips = 1;
+constexpr int kMatvecTokens = 2;
 constexpr int kAttentionVectors = 1;
 
 template <class Function>
@@ -147,99 +150,151 @@ inline void store_i8(int8_t* p, F x) {  // x whole and in [-128, 127]
   for (int i = 0; i < 16; ++i) p[i] = static_cast<int8_t>(x.v[i / 4][i % 4]);
 }
 
-// The codes 0..15 of a block: bytes hold element j low and element j + 16 high.
-inline void unpack_u4(const uint8_t* qs, F& low, F& high) {
-  uint8_t codes[32];
-  for (int i = 0; i < 16; ++i) {
-    codes[i] = qs[i] & 15;
-    codes[i + 16] = qs[i] >> 4;
-  }
-  low = load_integers(codes);
-  high = load_integers(codes + 16);
+// ---- matvec: one block of a row at a time; codes are signed, so no offset is left over.
+using Lanes = F4;
+constexpr int64_t kStepBlocks = 1;
+inline Lanes zero_lanes() { return Lanes{}; }
+inline Lanes mul_lanes(Lanes a, Lanes b) { return a * b; }
+inline Lanes fma_lanes(Lanes a, Lanes b, Lanes c) { return a * b + c; }
+
+struct Terms {
+  const int8_t *high, *low;
+  Lanes scales, block_sums;
+};
+template <class Format>
+inline Terms load_terms(const ActivationUnit& unit, int64_t half) {
+  return {unit.high + 32 * half, unit.low + 32 * half, load4(unit.scales + 8 * half),
+          load4(unit.block_sums + 8 * half)};
+}
+inline void store_neg_sums(const int8_t*, const int8_t*, bool, int32_t*) {}  // nobody reads them here
+
+inline Lanes broadcast_half(const std::byte* p) {
+  uint16_t x;
+  std::memcpy(&x, p, 2);
+#ifdef POTSTILL_NEON_DOTPROD
+  return F4(vcvt_f32_f16(vreinterpret_f16_u16(vdup_n_u16(x))));
+#else
+  return broadcast4(half_to_float(x));
+#endif
+}
+inline void reduce_4(const Lanes* x, int count, float* sums) {
+  for (int i = 0; i < count; ++i) sums[i] = reduce4(x[i]);
 }
 
-// Byte b of each of sixteen words, as float.
-inline F byte_of(const uint8_t* words, int b) {
-  uint8_t bytes[16];
-  for (int i = 0; i < 16; ++i) bytes[i] = words[4 * i + b];
-  return load_integers(bytes);
-}
-
-inline void set_zero(F8& x) { x = {}; }
-inline void set_zero(F& x) { x = {}; }
-inline F8 add8(F8 a, F8 b) { return {{a.v[0] + b.v[0], a.v[1] + b.v[1]}}; }
-inline F8 fma8(F8 a, float b, F8 c) {
-  const F4 scale = broadcast4(b);
-  return {{a.v[0] * scale + c.v[0], a.v[1] * scale + c.v[1]}};
-}
-
-// A tile: sixteen rows side by side, four codes of each in a word. Adds the products with four activations.
+// ---- matmul: sixteen rows side by side, four codes of each in a word. Adds the products with four activations.
 struct Sum {
   I4 v[4];
 };
 constexpr int kQ8Offset = 0;
+constexpr bool kSumsHoldBothParts = true;
 inline Sum zero_sum() { return {}; }
-inline F finish_q8(Sum sum) {
+inline Sum times_255(Sum sum) {
+  for (auto& v : sum.v) v = v * 255;
+  return sum;
+}
+template <class Format>
+inline F finish_sum(Sum sum) {
   return map([&](int i) { return __builtin_convertvector(sum.v[i], F4); });
 }
-inline F finish_u4(Sum sum) { return finish_q8(sum); }
 
 #ifdef POTSTILL_NEON_DOTPROD
-// Integer products of one block of a row with a block of 8-bit activations; the sum of the lanes is the dot product.
-inline F8 block_dot(int8x16_t low, int8x16_t high, const int8_t* x) {
-  const int32x4_t none = vdupq_n_s32(0);
-  return {{F4(vcvtq_f32_s32(vdotq_s32(none, low, vld1q_s8(x)))),
-           F4(vcvtq_f32_s32(vdotq_s32(none, high, vld1q_s8(x + 16))))}};
+struct Weights {
+  int8x16_t low, high;  // elements 0..15 and 16..31
+  Lanes scales, minima;
+};
+template <class Format, bool kWhole>
+inline Weights load_weights(const std::byte* p) {
+  const auto* codes = reinterpret_cast<const uint8_t*>(p) + Format::kCodes;
+  const Lanes minima = Format::kHasMin ? broadcast_half(p + 2) : Lanes{};
+  const uint8x16_t q = vld1q_u8(codes);
+  if constexpr (Format::kFourBits) {
+    const int8x16_t offset = vdupq_n_s8(static_cast<int8_t>(Format::kOffset));
+    return {vsubq_s8(vreinterpretq_s8_u8(vandq_u8(q, vdupq_n_u8(15))), offset),
+            vsubq_s8(vreinterpretq_s8_u8(vshrq_n_u8(q, 4)), offset), broadcast_half(p), minima};
+  } else {
+    return {vreinterpretq_s8_u8(q), vreinterpretq_s8_u8(vld1q_u8(codes + 16)), broadcast_half(p), minima};
+  }
 }
-inline F8 block_dot_u4(const uint8_t* qs, const int8_t* x) {
-  const uint8x16_t q = vld1q_u8(qs);
-  return block_dot(vreinterpretq_s8_u8(vandq_u8(q, vdupq_n_u8(15))), vreinterpretq_s8_u8(vshrq_n_u8(q, 4)), x);
+template <class Format, bool kExact>
+inline Lanes dot(const Weights& weights, const Terms& x) {
+  const auto products = [&](int32x4_t start, const int8_t* codes) {
+    return vdotq_s32(vdotq_s32(start, weights.low, vld1q_s8(codes)), weights.high, vld1q_s8(codes + 16));
+  };
+  int32x4_t sum = products(vdupq_n_s32(0), x.high);
+  if constexpr (kExact) sum = products(vmulq_n_s32(sum, 255), x.low);
+  return F4(vcvtq_f32_s32(sum));
 }
-inline F8 block_dot_s8(const int8_t* q, const int8_t* x) { return block_dot(vld1q_s8(q), vld1q_s8(q + 16), x); }
-inline Sum dot_q8(Sum sum, const uint8_t* tile, const int8_t* x) {
+struct TileWord {
+  int8x16_t v[4];
+};
+inline TileWord load_tile_word(const uint8_t* tile) {
+  TileWord word;
+  for (int i = 0; i < 4; ++i) word.v[i] = vreinterpretq_s8_u8(vld1q_u8(tile + 16 * i));
+  return word;
+}
+inline int8x16_t four_activations(const int8_t* x) {
   int32_t word;
   std::memcpy(&word, x, 4);
-  const int8x16_t activations = vreinterpretq_s8_s32(vdupq_n_s32(word));
-  for (int i = 0; i < 4; ++i) {
-    sum.v[i] = I4(vdotq_s32(int32x4_t(sum.v[i]), vreinterpretq_s8_u8(vld1q_u8(tile + 16 * i)), activations));
-  }
+  return vreinterpretq_s8_s32(vdupq_n_s32(word));
+}
+template <class Format>
+inline Sum dot_tile(Sum sum, TileWord word, int8x16_t four) {
+  for (int i = 0; i < 4; ++i) sum.v[i] = I4(vdotq_s32(int32x4_t(sum.v[i]), word.v[i], four));
   return sum;
 }
 #else
-template <class T>
-inline F8 block_dot(const T* codes, const int8_t* x) {
-  float lanes[8];
-  for (int i = 0; i < 8; ++i) {
-    int32_t sum = 0;
-    for (int j = 0; j < 4; ++j) sum += codes[4 * i + j] * x[4 * i + j];
-    lanes[i] = static_cast<float>(sum);
+struct Weights {
+  int8_t codes[32];
+  Lanes scales, minima;
+};
+template <class Format, bool kWhole>
+inline Weights load_weights(const std::byte* p) {
+  Weights weights;
+  const auto* codes = reinterpret_cast<const uint8_t*>(p) + Format::kCodes;
+  if constexpr (Format::kFourBits) {
+    for (int i = 0; i < 16; ++i) {
+      weights.codes[i] = static_cast<int8_t>((codes[i] & 15) - static_cast<int>(Format::kOffset));
+      weights.codes[i + 16] = static_cast<int8_t>((codes[i] >> 4) - static_cast<int>(Format::kOffset));
+    }
+  } else {
+    std::memcpy(weights.codes, codes, 32);
   }
-  return {{load4(lanes), load4(lanes + 4)}};
+  weights.scales = broadcast_half(p);
+  weights.minima = Format::kHasMin ? broadcast_half(p + 2) : Lanes{};
+  return weights;
 }
-inline F8 block_dot_u4(const uint8_t* qs, const int8_t* x) {
-  uint8_t codes[32];
-  for (int i = 0; i < 16; ++i) {
-    codes[i] = qs[i] & 15;
-    codes[i + 16] = qs[i] >> 4;
+template <class Format, bool kExact>
+inline Lanes dot(const Weights& weights, const Terms& x) {
+  int32_t sums[4] = {};
+  for (int i = 0; i < 32; ++i) {
+    sums[i % 4] += weights.codes[i] * (kExact ? x.high[i] * 255 + x.low[i] : static_cast<int>(x.high[i]));
   }
-  return block_dot(codes, x);
+  return F4{static_cast<float>(sums[0]), static_cast<float>(sums[1]), static_cast<float>(sums[2]),
+            static_cast<float>(sums[3])};
 }
-inline F8 block_dot_s8(const int8_t* q, const int8_t* x) { return block_dot(q, x); }
-inline Sum dot_q8(Sum sum, const uint8_t* tile, const int8_t* x) {
+struct TileWord {
+  const int8_t* codes;
+};
+struct FourActivations {
+  int8_t x[4];
+};
+inline TileWord load_tile_word(const uint8_t* tile) { return {reinterpret_cast<const int8_t*>(tile)}; }
+inline FourActivations four_activations(const int8_t* x) { return {{x[0], x[1], x[2], x[3]}}; }
+template <class Format>
+inline Sum dot_tile(Sum sum, TileWord word, FourActivations four) {
   int32_t lanes[16];
   for (int i = 0; i < 16; ++i) {
     lanes[i] = 0;
-    for (int j = 0; j < 4; ++j) lanes[i] += static_cast<int8_t>(tile[4 * i + j]) * x[j];
+    for (int j = 0; j < 4; ++j) lanes[i] += word.codes[4 * i + j] * four.x[j];
   }
   for (int i = 0; i < 4; ++i) {
-    I4 four;
-    std::memcpy(&four, lanes + 4 * i, sizeof(four));
-    sum.v[i] += four;
+    I4 v;
+    std::memcpy(&v, lanes + 4 * i, sizeof(v));
+    sum.v[i] += v;
   }
   return sum;
 }
 #endif
-inline Sum dot_u4(Sum sum, const uint8_t* tile, const int8_t* x) { return dot_q8(sum, tile, x); }
 
 }  // namespace
 }  // namespace potstill::kernels

@@ -3,8 +3,11 @@
 
 #include <immintrin.h>
 
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
+
+#include "potstill/kernels/matrix.h"
 
 namespace potstill::kernels {
 namespace {
@@ -12,8 +15,9 @@ namespace {
 struct F {  // sixteen floats
   __m256 a, b;
 };
-using F8 = __m256;                                      // eight floats
-constexpr int kMatmulTokens = 5, kIntMatmulTokens = 3;  // accumulators that fit 16 registers
+using F8 = __m256;                                                 // eight floats
+constexpr int kFloatTokens = 5, kTileTokens = 3, kTileStrips = 1;  // accumulators that fit 16 registers
+constexpr int kMatvecTokens = 2;
 constexpr int kAttentionVectors = 1;
 
 inline F zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
@@ -101,71 +105,115 @@ inline void store_i8(int8_t* p, F x) {  // x whole and in [-128, 127]
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), bytes);
 }
 
-// The codes 0..15 of a block: bytes hold element j low and element j + 16 high.
-inline void unpack_u4(const uint8_t* qs, F& low, F& high) {
-  const __m256i a = _mm256_cvtepu8_epi32(load_64(qs)), b = _mm256_cvtepu8_epi32(load_64(qs + 8));
-  const __m256i mask = _mm256_set1_epi32(15);
-  low = {_mm256_cvtepi32_ps(_mm256_and_si256(a, mask)), _mm256_cvtepi32_ps(_mm256_and_si256(b, mask))};
-  high = {_mm256_cvtepi32_ps(_mm256_srli_epi32(a, 4)), _mm256_cvtepi32_ps(_mm256_srli_epi32(b, 4))};
+// ---- matvec: one block of a row at a time.
+using Lanes = __m256;
+constexpr int64_t kStepBlocks = 1;
+inline Lanes zero_lanes() { return _mm256_setzero_ps(); }
+inline Lanes mul_lanes(Lanes a, Lanes b) { return _mm256_mul_ps(a, b); }
+inline Lanes fma_lanes(Lanes a, Lanes b, Lanes c) { return _mm256_fmadd_ps(a, b, c); }
+
+struct Weights {
+  __m256i codes;  // 4-bit ones unsigned, 8-bit ones signed
+  Lanes scales, minima;
+};
+struct Terms {
+  __m256i high, low, start;  // start: minus offset * sum of the lane's codes
+  Lanes scales, block_sums;
+};
+
+template <class Format>
+inline Terms load_terms(const ActivationUnit& unit, int64_t half) {
+  const __m256i neg_sums = load_256(unit.neg_sums + 8 * half);
+  return {load_256(unit.high + 32 * half), load_256(unit.low + 32 * half),
+          Format::kOffset == 0 ? _mm256_setzero_si256() : _mm256_slli_epi32(neg_sums, 3),
+          _mm256_load_ps(unit.scales + 8 * half), _mm256_load_ps(unit.block_sums + 8 * half)};
 }
 
-// Byte b of each of sixteen words, as float.
-inline __m256 byte_of8(const uint8_t* words, int b) {
-  const __m256i shifted = _mm256_srl_epi32(load_256(words), _mm_cvtsi32_si128(8 * b));
-  return _mm256_cvtepi32_ps(_mm256_and_si256(shifted, _mm256_set1_epi32(255)));
+inline Lanes broadcast_half(const std::byte* p) {
+  short x;
+  std::memcpy(&x, p, 2);
+  return _mm256_cvtph_ps(_mm_set1_epi16(x));
 }
-inline F byte_of(const uint8_t* words, int b) { return {byte_of8(words, b), byte_of8(words + 32, b)}; }
+template <class Format, bool kWhole>
+inline Weights load_weights(const std::byte* p) {
+  __m256i codes;
+  if constexpr (Format::kFourBits) {
+    const __m128i q = load_128(p + Format::kCodes);
+    const __m256i both = _mm256_inserti128_si256(_mm256_castsi128_si256(q), _mm_srli_epi16(q, 4), 1);
+    codes = _mm256_and_si256(both, _mm256_set1_epi8(15));
+  } else {
+    codes = load_256(p + Format::kCodes);
+  }
+  return {codes, broadcast_half(p), Format::kHasMin ? broadcast_half(p + 2) : _mm256_setzero_ps()};
+}
+// |q| · (x with q's sign): the instruction multiplies unsigned by signed. 2 * 128 * 127 < 2^15: no saturation.
+inline __m256i signed_pairs(__m256i codes, __m256i x) {
+  return _mm256_maddubs_epi16(_mm256_abs_epi8(codes), _mm256_sign_epi8(x, codes));
+}
+// Σ (code - offset) * x of each lane's four.
+template <class Format, bool kExact>
+inline Lanes dot(const Weights& weights, const Terms& x) {
+  const auto pairs = [&](__m256i activations) {
+    return Format::kFourBits ? _mm256_maddubs_epi16(weights.codes, activations)
+                             : signed_pairs(weights.codes, activations);
+  };
+  const auto sums = [&](__m256i activations, short factor) {
+    return _mm256_madd_epi16(pairs(activations), _mm256_set1_epi16(factor));
+  };
+  __m256i sum = kExact ? _mm256_add_epi32(sums(x.high, 255), sums(x.low, 1)) : sums(x.high, 1);
+  if constexpr (Format::kOffset != 0) sum = _mm256_add_epi32(sum, x.start);
+  return _mm256_cvtepi32_ps(sum);
+}
+// sums[i] = all lanes of x[i], for count <= 4; each in the same order, whatever the count.
+inline void reduce_4(const Lanes* x, int count, float* sums) {
+  const auto of = [&](int i) { return x[i < count ? i : 0]; };
+  const __m256 pairs = _mm256_hadd_ps(_mm256_hadd_ps(of(0), of(1)), _mm256_hadd_ps(of(2), of(3)));
+  _mm_storeu_ps(sums, _mm_add_ps(_mm256_castps256_ps128(pairs), _mm256_extractf128_ps(pairs, 1)));
+}
+// Of one block, eight lanes of four codes each.
+inline void store_neg_sums(const int8_t* high, const int8_t* low, bool exact, int32_t* sums) {
+  const __m256i ones = _mm256_set1_epi8(1), none = _mm256_setzero_si256();
+  const auto fours = [&](const int8_t* p, short factor) {
+    return _mm256_madd_epi16(_mm256_maddubs_epi16(ones, load_256(p)), _mm256_set1_epi16(factor));
+  };
+  const __m256i sum = exact ? _mm256_add_epi32(fours(high, 255), fours(low, 1)) : fours(high, 1);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(sums), _mm256_sub_epi32(none, sum));
+}
 
-// Integer products of one block of a row with a block of 8-bit activations; the sum of the eight lanes is the dot
-// product.
-inline F8 block_dot_u4(const uint8_t* qs, const int8_t* x) {
-  const __m128i q = load_128(qs);
-  const __m256i both = _mm256_inserti128_si256(_mm256_castsi128_si256(q), _mm_srli_epi16(q, 4), 1);
-  const __m256i codes = _mm256_and_si256(both, _mm256_set1_epi8(15));
-  const __m256i pairs = _mm256_maddubs_epi16(codes, load_256(x));  // at most 2 * 15 * 128: no saturation
-  return _mm256_cvtepi32_ps(_mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
-}
-inline F8 block_dot_s8(const int8_t* q, const int8_t* x) {
-  const __m256i codes = load_256(q);
-  // |q| · (x with q's sign): the instruction multiplies unsigned by signed. 2 * 128 * 127 < 2^15: no saturation.
-  const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(codes), _mm256_sign_epi8(load_256(x), codes));
-  return _mm256_cvtepi32_ps(_mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
-}
-inline void set_zero(F8& x) { x = _mm256_setzero_ps(); }
-inline void set_zero(F& x) { x = zero(); }
-inline F8 add8(F8 a, F8 b) { return _mm256_add_ps(a, b); }
-inline F8 fma8(F8 a, float b, F8 c) { return _mm256_fmadd_ps(a, _mm256_set1_ps(b), c); }
-
-// A tile: sixteen rows side by side, four codes of each in a word. Adds the products with four activations.
+// ---- matmul: sixteen rows side by side, four codes of each in a word. Adds the products with four activations.
 struct Sum {
   __m256i a, b;
 };
+struct TileWord {
+  __m256i a, b;
+};
 constexpr int kQ8Offset = 0;
+constexpr bool kSumsHoldBothParts = false;  // sums of 4-bit codes are in sixteen bits
 inline Sum zero_sum() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
+inline Sum times_255(Sum sum) { return sum; }
+inline TileWord load_tile_word(const uint8_t* tile) { return {load_256(tile), load_256(tile + 32)}; }
 inline __m256i four_activations(const int8_t* x) {
   int word;
   std::memcpy(&word, x, 4);
   return _mm256_set1_epi32(word);
 }
 // Sums of 4-bit codes stay in sixteen bits for the eight words of a block: 8 * 2 * 15 * 127 = 30480 < 2^15.
-inline Sum dot_u4(Sum sum, const uint8_t* tile, const int8_t* x) {
-  const __m256i activations = four_activations(x);
-  return {_mm256_add_epi16(sum.a, _mm256_maddubs_epi16(load_256(tile), activations)),
-          _mm256_add_epi16(sum.b, _mm256_maddubs_epi16(load_256(tile + 32), activations))};
+template <class Format>
+inline __m256i dot_tile(__m256i sum, __m256i codes, __m256i four) {
+  if constexpr (Format::kFourBits) return _mm256_add_epi16(sum, _mm256_maddubs_epi16(codes, four));
+  return _mm256_add_epi32(sum, _mm256_madd_epi16(signed_pairs(codes, four), _mm256_set1_epi16(1)));
 }
-inline F finish_u4(Sum sum) {
-  const __m256i ones = _mm256_set1_epi16(1);
-  return {_mm256_cvtepi32_ps(_mm256_madd_epi16(sum.a, ones)), _mm256_cvtepi32_ps(_mm256_madd_epi16(sum.b, ones))};
+template <class Format>
+inline Sum dot_tile(Sum sum, TileWord word, __m256i four) {
+  return {dot_tile<Format>(sum.a, word.a, four), dot_tile<Format>(sum.b, word.b, four)};
 }
-inline __m256i dot_q8(__m256i sum, __m256i codes, __m256i activations) {
-  const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(codes), _mm256_sign_epi8(activations, codes));
-  return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+template <class Format>
+inline F finish_sum(Sum sum) {
+  const auto finish = [](__m256i x) {
+    return _mm256_cvtepi32_ps(Format::kFourBits ? _mm256_madd_epi16(x, _mm256_set1_epi16(1)) : x);
+  };
+  return {finish(sum.a), finish(sum.b)};
 }
-inline Sum dot_q8(Sum sum, const uint8_t* tile, const int8_t* x) {
-  const __m256i activations = four_activations(x);
-  return {dot_q8(sum.a, load_256(tile), activations), dot_q8(sum.b, load_256(tile + 32), activations)};
-}
-inline F finish_q8(Sum sum) { return {_mm256_cvtepi32_ps(sum.a), _mm256_cvtepi32_ps(sum.b)}; }
 
 }  // namespace
 }  // namespace potstill::kernels

@@ -1,17 +1,21 @@
-// Sixteen lanes on AVX-512 (F, BW, VL, DQ) with VNNI. Included by kernels_avx512.cpp alone.
+// Sixteen lanes on AVX-512 (F, BW, VL, DQ) with VNNI and VBMI. Included by kernels_avx512.cpp alone.
 #pragma once
 
 #include <immintrin.h>
 
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
+
+#include "potstill/kernels/matrix.h"
 
 namespace potstill::kernels {
 namespace {
 
-using F = __m512;                                        // sixteen floats
-using F8 = __m256;                                       // eight floats
-constexpr int kMatmulTokens = 12, kIntMatmulTokens = 8;  // accumulators that fit 32 registers
+using F = __m512;                                                   // sixteen floats
+using F8 = __m256;                                                  // eight floats
+constexpr int kFloatTokens = 12, kTileTokens = 6, kTileStrips = 2;  // accumulators that fit 32 registers
+constexpr int kMatvecTokens = 4;
 constexpr int kAttentionVectors = 4;
 
 inline F zero() { return _mm512_setzero_ps(); }
@@ -66,59 +70,123 @@ inline void store_i8(int8_t* p, F x) {  // x whole and in [-128, 127]
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(x)));
 }
 
-// The codes 0..15 of a block: bytes hold element j low and element j + 16 high. One table look-up turns a nibble into a
-// float; the permutation reads the low four bits of each index only, so nothing needs masking.
-inline void unpack_u4(const uint8_t* qs, F& low, F& high) {
-  const F table = _mm512_set_ps(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
-  const __m512i wide = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(qs)));
-  low = _mm512_permutexvar_ps(wide, table);
-  high = _mm512_permutexvar_ps(_mm512_srli_epi32(wide, 4), table);
+// ---- matvec: two blocks of a row at a time, one in each half of a register.
+using Lanes = __m512;
+constexpr int64_t kStepBlocks = 2;
+inline Lanes zero_lanes() { return _mm512_setzero_ps(); }
+inline Lanes mul_lanes(Lanes a, Lanes b) { return _mm512_mul_ps(a, b); }
+inline Lanes fma_lanes(Lanes a, Lanes b, Lanes c) { return _mm512_fmadd_ps(a, b, c); }
+
+struct Weights {
+  __m512i codes;  // unsigned; 8-bit ones + 128
+  Lanes scales, minima;
+};
+struct Terms {
+  __m512i high, low, start;  // start: minus offset * sum of the lane's codes
+  Lanes scales, block_sums;
+};
+
+template <class Format>
+inline Terms load_terms(const ActivationUnit& unit, int64_t) {
+  const __m512i neg_sums = _mm512_load_si512(unit.neg_sums);
+  return {_mm512_load_si512(unit.high), _mm512_load_si512(unit.low),
+          !Format::kFourBits ? _mm512_slli_epi32(neg_sums, 7)
+                             : (Format::kOffset == 0 ? _mm512_setzero_si512() : _mm512_slli_epi32(neg_sums, 3)),
+          _mm512_load_ps(unit.scales), _mm512_load_ps(unit.block_sums)};
 }
 
-// Byte b of each of sixteen words, as float.
-inline F byte_of(const uint8_t* words, int b) {
-  const __m512i w = _mm512_loadu_si512(words);
-  return _mm512_cvtepi32_ps(
-      _mm512_and_si512(_mm512_srli_epi32(w, static_cast<unsigned>(8 * b)), _mm512_set1_epi32(255)));
+// The fp16 that lies in word `first` of the first block and in word `second` for the second, in the lanes of each.
+template <int first, int second>
+inline Lanes block_halves(__m512i bytes) {
+  const __m256i index = _mm256_setr_epi16(first, first, first, first, first, first, first, first, second, second,
+                                          second, second, second, second, second, second);
+  return _mm512_cvtph_ps(_mm256_permutexvar_epi16(index, _mm512_castsi512_si256(bytes)));
+}
+// kWhole: two blocks are there; else one, and the other half is zero. Never reads past the last block.
+template <class Format, bool kWhole>
+inline Weights load_weights(const std::byte* p) {
+  if constexpr (Format::kFourBits) {
+    constexpr __mmask64 kMask = (uint64_t{1} << ((kWhole ? 2 : 1) * Format::kBytes)) - 1;
+    const __m512i bytes = _mm512_maskz_loadu_epi8(kMask, p);
+    // Sixteen bytes of codes to two lanes each: low nibbles stay, high ones come down.
+    const auto lane = [](int64_t at) {
+      return _mm_add_epi8(_mm_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
+                          _mm_set1_epi8(static_cast<char>(at)));
+    };
+    const __m128i one = lane(Format::kCodes), two = lane(Format::kBytes + Format::kCodes);
+    const __m512i index =
+        _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_set_m128i(one, one)), _mm256_set_m128i(two, two), 1);
+    const __m512i shifts = _mm512_set_epi32(0x40004, 0x40004, 0x40004, 0x40004, 0, 0, 0, 0, 0x40004, 0x40004, 0x40004,
+                                            0x40004, 0, 0, 0, 0);
+    const __m512i codes =
+        _mm512_and_si512(_mm512_srlv_epi16(_mm512_permutexvar_epi8(index, bytes), shifts), _mm512_set1_epi8(15));
+    constexpr int kSecond = Format::kBytes / 2;
+    return {codes, block_halves<0, kSecond>(bytes),
+            Format::kHasMin ? block_halves<1, kSecond + 1>(bytes) : _mm512_setzero_ps()};
+  } else {
+    const auto half = [](const std::byte* at) {
+      short x;
+      std::memcpy(&x, at, 2);
+      return x;
+    };
+    const __m256i a = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + Format::kCodes));
+    __m256i b = _mm256_setzero_si256(), d = _mm256_zextsi128_si256(_mm_set1_epi16(half(p)));
+    if constexpr (kWhole) {
+      b = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + Format::kBytes + Format::kCodes));
+      d = _mm256_inserti128_si256(d, _mm_set1_epi16(half(p + Format::kBytes)), 1);
+    }
+    const __m512i codes = _mm512_inserti64x4(_mm512_castsi256_si512(a), b, 1);
+    return {_mm512_xor_si512(codes, _mm512_set1_epi8(-128)), _mm512_cvtph_ps(d), _mm512_setzero_ps()};
+  }
+}
+// Σ (code - offset) * x of each lane's four.
+template <class Format, bool kExact>
+inline Lanes dot(const Weights& weights, const Terms& x) {
+  if constexpr (kExact) {
+    const __m512i high = _mm512_dpbusd_epi32(_mm512_setzero_si512(), weights.codes, x.high);
+    const __m512i low = _mm512_dpbusd_epi32(x.start, weights.codes, x.low);
+    // 255 * high + low
+    return _mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_slli_epi32(high, 8), _mm512_sub_epi32(low, high)));
+  } else {
+    return _mm512_cvtepi32_ps(_mm512_dpbusd_epi32(x.start, weights.codes, x.high));
+  }
+}
+// sums[i] = all lanes of x[i], for count <= 4; each in the same order, whatever the count.
+inline void reduce_4(const Lanes* x, int count, float* sums) {
+  const auto of = [&](int i) { return fold(x[i < count ? i : 0]); };
+  const __m256 pairs = _mm256_hadd_ps(_mm256_hadd_ps(of(0), of(1)), _mm256_hadd_ps(of(2), of(3)));
+  _mm_storeu_ps(sums, _mm_add_ps(_mm256_castps256_ps128(pairs), _mm256_extractf128_ps(pairs, 1)));
+}
+// Of one block, eight lanes of four codes each.
+inline void store_neg_sums(const int8_t* high, const int8_t* low, bool exact, int32_t* sums) {
+  const auto load = [](const int8_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); };
+  const __m256i ones = _mm256_set1_epi8(1), none = _mm256_setzero_si256();
+  const __m256i highs = _mm256_dpbusd_epi32(none, ones, load(high)), lows = _mm256_dpbusd_epi32(none, ones, load(low));
+  const __m256i sum = exact ? _mm256_add_epi32(_mm256_slli_epi32(highs, 8), _mm256_sub_epi32(lows, highs)) : highs;
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(sums), _mm256_sub_epi32(none, sum));
 }
 
-// Integer products of one block of a row with a block of 8-bit activations; the sum of the eight lanes is the dot
-// product.
-inline F8 block_dot_u4(const uint8_t* qs, const int8_t* x) {
-  const __m128i q = _mm_loadu_si128(reinterpret_cast<const __m128i*>(qs));
-  const __m256i both = _mm256_inserti128_si256(_mm256_castsi128_si256(q), _mm_srli_epi16(q, 4), 1);
-  const __m256i codes = _mm256_and_si256(both, _mm256_set1_epi8(15));
-  const __m256i activations = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x));
-  return _mm256_cvtepi32_ps(_mm256_dpbusd_epi32(_mm256_setzero_si256(), codes, activations));
-}
-inline F8 block_dot_s8(const int8_t* q, const int8_t* x) {
-  const __m256i codes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(q));
-  const __m256i activations = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x));
-  // |q| · (x with q's sign): the instruction multiplies unsigned by signed.
-  const __m256i products =
-      _mm256_dpbusd_epi32(_mm256_setzero_si256(), _mm256_abs_epi8(codes), _mm256_sign_epi8(activations, codes));
-  return _mm256_cvtepi32_ps(products);
-}
-inline void set_zero(F8& x) { x = _mm256_setzero_ps(); }
-inline void set_zero(F& x) { x = zero(); }
-inline F8 add8(F8 a, F8 b) { return _mm256_add_ps(a, b); }
-inline F8 fma8(F8 a, float b, F8 c) { return _mm256_fmadd_ps(a, _mm256_set1_ps(b), c); }
-
-// A tile: sixteen rows side by side, four codes of each in a word. Adds the products with four activations.
+// ---- matmul: sixteen rows side by side, four codes of each in a word. Adds the products with four activations.
 using Sum = __m512i;
+using TileWord = __m512i;
 constexpr int kQ8Offset = 128;  // 8-bit codes lie in a tile as code + 128, for they must be unsigned
+constexpr bool kSumsHoldBothParts = true;
 inline Sum zero_sum() { return _mm512_setzero_si512(); }
+inline Sum times_255(Sum sum) { return _mm512_sub_epi32(_mm512_slli_epi32(sum, 8), sum); }
+inline TileWord load_tile_word(const uint8_t* tile) { return _mm512_load_si512(tile); }
 inline __m512i four_activations(const int8_t* x) {
   int word;
   std::memcpy(&word, x, 4);
   return _mm512_set1_epi32(word);
 }
-inline Sum dot_u4(Sum sum, const uint8_t* tile, const int8_t* x) {
-  return _mm512_dpbusd_epi32(sum, _mm512_load_si512(tile), four_activations(x));
+template <class Format>
+inline Sum dot_tile(Sum sum, TileWord word, __m512i four) {
+  return _mm512_dpbusd_epi32(sum, word, four);
 }
-inline F finish_u4(Sum sum) { return _mm512_cvtepi32_ps(sum); }
-inline Sum dot_q8(Sum sum, const uint8_t* tile, const int8_t* x) { return dot_u4(sum, tile, x); }
-inline F finish_q8(Sum sum) { return _mm512_cvtepi32_ps(sum); }
+template <class Format>
+inline F finish_sum(Sum sum) {
+  return _mm512_cvtepi32_ps(sum);
+}
 
 }  // namespace
 }  // namespace potstill::kernels

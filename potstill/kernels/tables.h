@@ -5,7 +5,8 @@
 
 namespace potstill::kernels {
 
-constexpr size_t kChunkCols = 1024;  // columns of a tile that are expanded at a time: 64 KB of fp32, half a small L2
+constexpr int64_t kChunkCols =
+    512;  // columns of a tile unpacked at a time: 16 KB of codes or 32 KB of fp32, within an L1
 
 const KernelTable& portable_table();
 const KernelTable& avx2_table();

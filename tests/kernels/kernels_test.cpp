@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <cstdlib>
+#include <cstring>
 #include <memory>
 #include <vector>
 
@@ -24,25 +25,39 @@ class KernelTest : public testing::TestWithParam<const KernelTable*> {
 INSTANTIATE_TEST_SUITE_P(EveryIsa, KernelTest, testing::ValuesIn(runnable_kernels()),
                          [](const auto& instance) { return std::string(instance.param->name); });
 
-// Activations that own their parts.
+// Activations that own their parts, in both layouts.
 struct OwnedActivations {
   std::vector<float> values, sums, scales;
-  std::vector<int8_t> codes;
+  std::vector<int8_t> high, low;
+  std::vector<ActivationUnit> units;
+  std::vector<TokenActivations> tokens;
   Activations view;
+  CodeWidth width;
 
-  OwnedActivations(const KernelTable& table, int64_t tokens, int64_t cols, bool fast, uint64_t seed) {
-    values = normals(static_cast<size_t>(tokens * cols), seed);
-    view = {.num_tokens = tokens, .cols = cols, .values = values.data()};
+  OwnedActivations(const KernelTable& table, int64_t num_tokens, int64_t cols, bool fast, uint64_t seed)
+      : values(normals(static_cast<size_t>(num_tokens * cols), seed)),
+        width(fast ? CodeWidth::kFast : CodeWidth::kExact) {
+    for (size_t i = 0; i < values.size(); i += 97) values[i] *= 300;  // outliers, as real activations have
+    view = {.num_tokens = num_tokens, .cols = cols, .values = values.data()};
+    for (int64_t t = 0; t < num_tokens; ++t) tokens.push_back({values.data() + t * cols, nullptr});
     if (cols % kBlock != 0) return;
     sums.resize(values.size() / kBlock);
-    view.block_sums = sums.data();
-    table.block_sums(values.data(), tokens * cols, sums.data());
-    if (!fast) return;
     scales.resize(sums.size());
-    codes.resize(values.size());
-    table.quantize_row(values.data(), tokens * cols, codes.data(), scales.data(), sums.data());
-    view.codes = codes.data();
+    high.resize(values.size());
+    if (!fast) low.resize(values.size());
+    table.quantize_row(values.data(), num_tokens * cols, high.data(), fast ? nullptr : low.data(), scales.data(),
+                       sums.data());
+    view.high = high.data();
+    view.low = fast ? nullptr : low.data();
     view.scales = scales.data();
+    view.block_sums = sums.data();
+    const int64_t num_units = num_activation_units(cols);
+    units.resize(static_cast<size_t>(num_tokens * num_units));
+    std::memset(static_cast<void*>(units.data()), 0x55, units.size() * sizeof(ActivationUnit));  // all must be written
+    for (int64_t t = 0; t < num_tokens; ++t) {
+      tokens[static_cast<size_t>(t)].units = units.data() + t * num_units;
+      table.quantize_units(values.data() + t * cols, cols, width, units.data() + t * num_units);
+    }
   }
 };
 
@@ -57,24 +72,76 @@ double tolerance(const MatrixView& weight, int64_t row, const Activations& x, in
   return 20 * 0x1p-24 * sum + 1e-7;
 }
 
+struct Scratch {
+  Scratch() : memory(static_cast<std::byte*>(std::aligned_alloc(64, (matmul_scratch_bytes() + 63) / 64 * 64))) {}
+  ~Scratch() { std::free(memory); }
+  std::byte* data() const { return memory; }
+  std::byte* memory;
+};
+
 std::vector<int64_t> widths(DType dtype) {
   if (is_block_quantized(dtype)) return {32, 64, 96, 288, 512, 544, 576, 1088};
   return {1, 7, 15, 16, 17, 31, 63, 64, 65, 100, 129, 576, 1025};
 }
 
-TEST_P(KernelTest, MatvecEqualsItsDefinitionAtEveryWidth) {
+TEST_P(KernelTest, MatvecEqualsItsDefinitionAtEveryWidthAndNumberOfTokens) {
   for (const DType dtype : kDTypes) {
     for (const bool fast : {false, true}) {
       for (const int64_t cols : widths(dtype)) {
-        const auto weight = random_weight(dtype, 5, cols, /*seed=*/1, /*misalign=*/is_block_quantized(dtype) ? 2 : 0);
-        const OwnedActivations x(table(), 2, cols, fast && cols % kBlock == 0, /*seed=*/2);
-        float y[4];
-        table().matvec(weight.view, 1, 5, x.view, 1, y);
-        for (int64_t r = 0; r < 4; ++r) {
-          EXPECT_NEAR(y[r], matvec_ref(weight.view, r + 1, x.view, 1), tolerance(weight.view, r + 1, x.view, 1))
-              << dtype_name(dtype) << " [5, " << cols << "] row " << r + 1 << (fast ? " fast" : " exact");
+        for (const int64_t num_tokens : {1, 2, 3, 7}) {
+          const auto weight =
+              random_weight(dtype, 14, cols, /*seed=*/1, /*misalign=*/is_block_quantized(dtype) ? 2 : 0);
+          const OwnedActivations x(table(), num_tokens, cols, fast, /*seed=*/2);
+          std::vector<float> y(static_cast<size_t>(13 * num_tokens), 3.0f), sums(y);
+          table().matvec(weight.view, 1, 14, x.tokens.data(), num_tokens, x.width, false, y.data(), 13);
+          table().matvec(weight.view, 1, 14, x.tokens.data(), num_tokens, x.width, true, sums.data(), 13);
+          for (int64_t t = 0; t < num_tokens; ++t) {
+            for (int64_t r = 0; r < 13; ++r) {
+              const auto at = static_cast<size_t>(t * 13 + r);
+              ASSERT_NEAR(y[at], matvec_ref(weight.view, r + 1, x.view, t), tolerance(weight.view, r + 1, x.view, t))
+                  << dtype_name(dtype) << " [14, " << cols << "] row " << r + 1 << " token " << t << " of "
+                  << num_tokens << (fast ? " fast" : " exact");
+              EXPECT_EQ(sums[at], 3.0f + y[at]);
+            }
+          }
         }
       }
+    }
+  }
+}
+
+// Sequences may come together and rows go to threads: not one bit may change.
+TEST_P(KernelTest, MatvecDoesNotDependOnHowTokensAndRowsAreCut) {
+  for (const DType dtype : kDTypes) {
+    const auto weight = random_weight(dtype, 21, 288, 5);
+    const OwnedActivations x(table(), 7, 288, false, 6);
+    std::vector<float> whole(7 * 21), pieces(7 * 21);
+    table().matvec(weight.view, 0, 21, x.tokens.data(), 7, x.width, false, whole.data(), 21);
+    for (const auto& [row, end] : {std::pair<int64_t, int64_t>{0, 3}, {3, 10}, {10, 21}}) {
+      for (int64_t t = 0; t < 7; ++t) {
+        table().matvec(weight.view, row, end, x.tokens.data() + t, 1, x.width, false, pieces.data() + t * 21 + row, 0);
+      }
+    }
+    EXPECT_EQ(whole, pieces) << dtype_name(dtype);
+  }
+}
+
+// The distance to the product with the floats themselves: what exact mode promises.
+TEST_P(KernelTest, ExactProductsAreThoseOfTheFloatsWithinTheCodesRounding) {
+  for (const DType dtype : {DType::kQ4_0, DType::kQ4_1, DType::kQ8_0}) {
+    const int64_t cols = 1088;
+    const auto weight = random_weight(dtype, 4, cols, 1);
+    const OwnedActivations x(table(), 1, cols, false, 2);
+    float y[4];
+    table().matvec(weight.view, 0, 4, x.tokens.data(), 1, x.width, false, y, 4);
+    for (int64_t r = 0; r < 4; ++r) {
+      const auto w = dequantize_row_ref(weight.view, r);
+      double exact = 0, rounding = 0;  // half a step of the block's scale each
+      for (size_t k = 0; k < w.size(); ++k) {
+        exact += w[k] * x.values[k];
+        rounding += std::abs(w[k]) * x.scales[k / kBlock] / 2;
+      }
+      EXPECT_NEAR(y[r], exact, rounding + tolerance(weight.view, r, x.view, 0)) << dtype_name(dtype);
     }
   }
 }
@@ -83,15 +150,13 @@ TEST_P(KernelTest, MatmulEqualsItsDefinitionAtEveryNumberOfTokensAndRows) {
   for (const DType dtype : kDTypes) {
     for (const bool fast : {false, true}) {
       for (const int64_t tokens : {1, 2, 3, 5, 7, 8, 11, 12, 13, 27}) {
-        const int64_t rows = tokens % 2 == 0 ? 35 : 16;
+        const int64_t rows = tokens % 2 == 0 ? 83 : 16;
         const int64_t cols = is_block_quantized(dtype) ? (tokens == 5 ? 1088 : 96) : (tokens == 5 ? 1030 : 77);
         const auto weight = random_weight(dtype, rows, cols, /*seed=*/3, /*misalign=*/0);
-        const OwnedActivations x(table(), tokens + 1, cols, fast && cols % kBlock == 0, /*seed=*/4);
+        const OwnedActivations x(table(), tokens + 1, cols, fast, /*seed=*/4);
         std::vector<float> y(static_cast<size_t>(tokens * (rows + 1)), -777.0f);
-        void* memory = std::aligned_alloc(64, (matmul_scratch_bytes(cols) + 63) / 64 * 64);
-        table().matmul(weight.view, 0, rows, x.view, 1, tokens + 1, y.data(), rows + 1,
-                       static_cast<std::byte*>(memory));
-        std::free(memory);
+        const Scratch scratch;
+        table().matmul(weight.view, 0, rows, x.view, 1, tokens + 1, false, y.data(), rows + 1, scratch.data());
         for (int64_t t = 0; t < tokens; ++t) {
           for (int64_t r = 0; r < rows; ++r) {
             ASSERT_NEAR(y[static_cast<size_t>(t * (rows + 1) + r)], matvec_ref(weight.view, r, x.view, t + 1),
@@ -101,6 +166,9 @@ TEST_P(KernelTest, MatmulEqualsItsDefinitionAtEveryNumberOfTokensAndRows) {
           }
           EXPECT_EQ(y[static_cast<size_t>(t * (rows + 1) + rows)], -777.0f) << "wrote past its rows";
         }
+        auto sums = y;
+        table().matmul(weight.view, 0, rows, x.view, 1, tokens + 1, true, sums.data(), rows + 1, scratch.data());
+        for (size_t i = 0; i < y.size(); ++i) ASSERT_NEAR(sums[i], y[i] == -777.0f ? y[i] : 2 * y[i], 1e-3 + 1e-5 * std::abs(y[i]));
       }
     }
   }
@@ -108,19 +176,18 @@ TEST_P(KernelTest, MatmulEqualsItsDefinitionAtEveryNumberOfTokensAndRows) {
 
 // Prompts may be cut into chunks and rows into threads: not one bit may change.
 TEST_P(KernelTest, MatmulDoesNotDependOnHowTokensAndRowsAreCut) {
-  const int64_t rows = 40, cols = 1120, tokens = 29;
+  const int64_t rows = 104, cols = 1120, tokens = 29;
   for (const DType dtype : kDTypes) {
     for (const bool fast : {false, true}) {
       const auto weight = random_weight(dtype, rows, cols, 5);
       const OwnedActivations x(table(), tokens, cols, fast, 6);
-      std::vector<std::byte> scratch(matmul_scratch_bytes(cols) + 64);
-      auto* aligned = reinterpret_cast<std::byte*>((reinterpret_cast<uintptr_t>(scratch.data()) + 63) / 64 * 64);
+      const Scratch scratch;
       std::vector<float> whole(rows * tokens), pieces(rows * tokens);
-      table().matmul(weight.view, 0, rows, x.view, 0, tokens, whole.data(), rows, aligned);
+      table().matmul(weight.view, 0, rows, x.view, 0, tokens, false, whole.data(), rows, scratch.data());
       for (const auto& [begin, end] : {std::pair<int64_t, int64_t>{0, 9}, {9, 10}, {10, 29}}) {
-        for (int64_t row = 0; row < rows; row += 16) {
-          table().matmul(weight.view, row, std::min(rows, row + 16), x.view, begin, end,
-                         pieces.data() + begin * rows + row, rows, aligned);
+        for (int64_t row = 0; row < rows; row += kTileRows) {
+          table().matmul(weight.view, row, std::min(rows, row + kTileRows), x.view, begin, end, false,
+                         pieces.data() + begin * rows + row, rows, scratch.data());
         }
       }
       EXPECT_EQ(whole, pieces) << dtype_name(dtype) << (fast ? " fast" : " exact");
@@ -144,18 +211,34 @@ TEST_P(KernelTest, DequantizedRowIsTheFormatsValueToTheBit) {
 }
 
 TEST_P(KernelTest, QuantizedActivationsEqualTheirDefinitionToTheBit) {
-  auto x = normals(32 * 9, 8);
+  constexpr size_t kBlocks = 9;
+  auto x = normals(kBlock * kBlocks, 8);
   for (size_t i = 0; i < 32; ++i) x[i] = 0;  // a block of zeros has scale 0 and codes 0
-  std::vector<int8_t> codes(x.size()), expected_codes(x.size());
-  std::vector<float> scales(9), sums(9), expected_scales(9);
-  table().quantize_row(x.data(), static_cast<int64_t>(x.size()), codes.data(), scales.data(), sums.data());
-  quantize_row_ref(x, expected_codes, expected_scales);
-  EXPECT_EQ(codes, expected_codes);
-  EXPECT_EQ(scales, expected_scales);
-  for (size_t b = 0; b < 9; ++b) {
-    int sum = 0;
-    for (size_t j = 0; j < 32; ++j) sum += codes[b * 32 + j];
-    EXPECT_FLOAT_EQ(sums[b], scales[b] * static_cast<float>(sum));
+  x[40] = 1e4f;
+  for (const CodeWidth width : {CodeWidth::kExact, CodeWidth::kFast}) {
+    const bool exact = width == CodeWidth::kExact;
+    std::vector<int8_t> high(x.size()), low(x.size());
+    std::vector<float> scales(kBlocks), sums(kBlocks), expected_scales(kBlocks);
+    std::vector<int> codes(x.size()), expected(x.size());
+    std::vector<ActivationUnit> units((kBlocks + 1) / 2);
+    const auto cols = static_cast<int64_t>(x.size());
+    table().quantize_row(x.data(), cols, high.data(), exact ? low.data() : nullptr, scales.data(), sums.data());
+    table().quantize_units(x.data(), cols, width, units.data());
+    for (size_t k = 0; k < x.size(); ++k) {
+      codes[k] = exact ? 255 * high[k] + low[k] : high[k];
+      EXPECT_EQ(units[k / 64].high[k % 64], high[k]);
+      EXPECT_EQ(units[k / 64].low[k % 64], low[k]);
+    }
+    quantize_row_ref(x, width, expected, expected_scales);
+    EXPECT_EQ(codes, expected);
+    EXPECT_EQ(scales, expected_scales);
+    for (size_t b = 0; b < kBlocks; ++b) {
+      int sum = 0;
+      for (size_t j = 0; j < 32; ++j) sum += codes[b * 32 + j];
+      EXPECT_FLOAT_EQ(sums[b], scales[b] * static_cast<float>(sum));
+      EXPECT_EQ(units[b / 2].scales[b % 2 * 8 + 3], scales[b]);
+      EXPECT_EQ(units[b / 2].block_sums[b % 2 * 8], sums[b]);
+    }
   }
 }
 

@@ -29,7 +29,7 @@ int thread_count(int asked) {
   if (asked < 0 || asked > 1024) {
     throw Error(ErrorKind::kUsage, "--threads", fmt::format("is {} but must be in [0, 1024]", asked), "0 = one a CPU");
   }
-  return asked == 0 ? std::max(1, num_cpus()) : asked;
+  return std::clamp(asked == 0 ? num_cpus() : asked, 1, ThreadPool::kMostThreads);
 }
 
 int64_t context_length(int64_t asked, const ModelConfig& config) {

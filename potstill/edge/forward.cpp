@@ -17,18 +17,13 @@ namespace {
 
 constexpr int64_t kLogitsChunk = 16;  // positions whose logits are held at once, when all are asked for
 
-}  // namespace
-
-std::byte* AlignedBytes::reserve(size_t bytes) {
-  if (bytes > size_) {
-    data_.reset(static_cast<std::byte*>(std::aligned_alloc(64, round_up<size_t>(bytes, 64))));
-    if (data_ == nullptr) throw std::bad_alloc();
-    size_ = bytes;
-  }
-  return data_.get();
+// What is read after a product: a waiting thread fetches its beginning.
+Ahead ahead_of(const Linear& linear) {
+  const kernels::MatrixView& weight = linear.weight;
+  return {weight.data, static_cast<size_t>(weight.rows) * weight.row_bytes};
 }
 
-void AlignedBytes::Free::operator()(std::byte* p) const { std::free(p); }
+}  // namespace
 
 Forward::Forward(const EdgeWeights& weights, ThreadPool& pool, ActivationMode mode)
     : weights_(weights),
@@ -49,8 +44,10 @@ std::span<const float> Forward::step(std::span<const SequenceStep> sequences) {
     if (sequences[stretch.sequence].wants_logits) rows[stretch.sequence] = stretch.first_row + stretch.num_tokens - 1;
   }
   rows.erase(std::remove(rows.begin(), rows.end(), -1), rows.end());
+  const auto eps = static_cast<float>(weights_.config.rms_norm_eps);
   for (size_t i = 0; i < rows.size(); ++i) {
-    norm_rows(hidden_.data() + rows[i] * D, weights_.output_norm, 1, normed_.data() + static_cast<int64_t>(i) * D);
+    kernels_.rms_norm(hidden_.data() + rows[i] * D, weights_.output_norm.data(), D, eps,
+                      normed_.data() + static_cast<int64_t>(i) * D);
   }
   return head_logits(static_cast<int64_t>(rows.size()), /*decoding=*/true);
 }
@@ -78,7 +75,10 @@ void Forward::prompt(std::span<const TokenId> tokens, KvCache& cache,
     for (size_t i = begin; i < end; i += kLogitsChunk) {
       const size_t count = std::min<size_t>(kLogitsChunk, end - i);
       const auto num_rows = static_cast<int64_t>(count);
-      norm_rows(hidden_.data() + static_cast<int64_t>(i - begin) * D, weights_.output_norm, num_rows, normed_.data());
+      for (int64_t t = 0; t < num_rows; ++t) {
+        kernels_.rms_norm(hidden_.data() + (static_cast<int64_t>(i - begin) + t) * D, weights_.output_norm.data(), D,
+                          static_cast<float>(weights_.config.rms_norm_eps), normed_.data() + t * D);
+      }
       const auto logits = head_logits(num_rows, /*decoding=*/false);
       for (size_t j = 0; j < count; ++j) visit(i + j, logits.subspan(j * V, V));
     }
@@ -136,27 +136,50 @@ void Forward::run_layers(std::span<const SequenceStep> sequences) {
 // h += o_proj(attention(norm(h)));  h += down_proj(silu(gate_proj(norm(h))) * up_proj(norm(h)))           all [T, …]
 void Forward::run_layer(const LayerWeights& layer, int64_t index) {
   const ModelConfig& config = weights_.config;
-  const int64_t T = num_rows_, D = config.hidden_size, F = config.intermediate_size;
+  const int64_t T = num_rows_, D = config.hidden_size;
 
-  norm_rows(hidden_.data(), layer.attention_norm, T, normed_.data());
+  inputs_.reset(normed_.data(), D, T, num_decoding_, width_);
+  norm_rows(hidden_.data(), layer.attention_norm, inputs_);
   const std::array<Product, 3> qkv{
       {{&layer.q_proj, q_.data()}, {&layer.k_proj, k_.data()}, {&layer.v_proj, v_.data()}}};
-  multiply(normed_.data(), D, T, qkv);
+  multiply(inputs_, qkv, /*add=*/false, ahead_of(layer.o_proj));
   turn_and_store(layer, index);
-  attend(index);
-  const std::array<Product, 1> out{{{&layer.o_proj, normed_.data()}}};
-  multiply(attended_.data(), config.q_size(), T, out);
-  kernels_.add(hidden_.data(), normed_.data(), T * D);
+  attend(index, ahead_of(layer.o_proj));
+  inputs_.reset(attended_.data(), config.q_size(), T, num_decoding_, width_);
+  quantize_rows(inputs_);
+  const std::array<Product, 1> out{{{&layer.o_proj, hidden_.data()}}};
+  multiply(inputs_, out, /*add=*/true, ahead_of(layer.gate_proj));
 
-  norm_rows(hidden_.data(), layer.mlp_norm, T, normed_.data());
-  const std::array<Product, 2> gate_up{{{&layer.gate_proj, gate_.data()}, {&layer.up_proj, up_.data()}}};
-  multiply(normed_.data(), D, T, gate_up);
-  pool_.parallel_for(T * F, std::max<int64_t>(F, 4096), [&](int64_t begin, int64_t end, int) {
-    kernels_.swiglu(gate_.data() + begin, up_.data() + begin, end - begin);
-  });
-  const std::array<Product, 1> down{{{&layer.down_proj, normed_.data()}}};
-  multiply(gate_.data(), F, T, down);
-  kernels_.add(hidden_.data(), normed_.data(), T * D);
+  inputs_.reset(normed_.data(), D, T, num_decoding_, width_);
+  norm_rows(hidden_.data(), layer.mlp_norm, inputs_);
+  const bool last = static_cast<size_t>(index) + 1 == weights_.layers.size();
+  mlp(layer, last ? Ahead{weights_.head.data, static_cast<size_t>(weights_.head.rows) * weights_.head.row_bytes}
+                  : ahead_of(weights_.layers[static_cast<size_t>(index) + 1].q_proj));
+}
+
+// hidden_ += down_proj(silu(gate_proj(x)) * up_proj(x)). A piece makes some columns of the inner product from end to
+// end, while they are in its cache: two products, their gating, its 8 or 16 bits.
+void Forward::mlp(const LayerWeights& layer, Ahead ahead) {
+  const int64_t T = num_rows_, F = weights_.config.intermediate_size;
+  constexpr int64_t kUnit = 2 * kernels::kTileRows;  // of ActivationBuffer::quantize
+  static_assert(kUnit % kernels::kUnitCols == 0);
+  gated_.reset(gate_.data(), F, T, num_decoding_, width_);
+  const Product gate{&layer.gate_proj, gate_.data()}, up{&layer.up_proj, up_.data()};
+  const int64_t num_units = ceil_div(F, kUnit);
+  pool_.parallel_for(
+      num_units, pieces_grain(num_units),
+      [&](int64_t begin, int64_t end, int thread) {
+        const int64_t first = begin * kUnit, last = std::min(end * kUnit, F);
+        multiply_rows(inputs_, gate, first, last, /*add=*/false, thread);
+        multiply_rows(inputs_, up, first, last, /*add=*/false, thread);
+        for (int64_t t = 0; t < T; ++t) {
+          kernels_.swiglu(gate_.data() + t * F + first, up_.data() + t * F + first, last - first);
+          gated_.quantize(kernels_, t, first, last);
+        }
+      },
+      ahead_of(layer.down_proj));
+  const std::array<Product, 1> down{{{&layer.down_proj, hidden_.data()}}};
+  multiply(gated_, down, /*add=*/true, ahead);
 }
 
 // q and k get their norms (qwen3) and their turn; k and v go into the cache.
@@ -191,7 +214,7 @@ void Forward::turn_and_store(const LayerWeights& layer, int64_t index) {
 // attended_ [T, H · Dh]. A piece of work is one KV head with some of its queries: those of a few neighbouring tokens
 // share the conversion of keys and values. A single token's heads are spread singly, so that three heads keep two
 // threads busy.
-void Forward::attend(int64_t layer) {
+void Forward::attend(int64_t layer, Ahead ahead) {
   const ModelConfig& config = weights_.config;
   const int64_t Dh = config.head_dim, H = config.num_attention_heads, Hk = config.num_key_value_heads, group = H / Hk;
   constexpr int64_t kTokens = 8;
@@ -202,110 +225,103 @@ void Forward::attend(int64_t layer) {
     for (int64_t t = 0; t < stretch.num_tokens; t += kTokens) attention_pieces_.push_back({&stretch, t});
   }
   const auto num_pieces = head_pieces * static_cast<int64_t>(attention_pieces_.size());
-  pool_.parallel_for(num_pieces, 1, [&](int64_t piece, int64_t last, int thread) {
-    std::vector<const float*> queries;
-    std::vector<float*> outputs;
-    std::vector<int64_t> begins, ends;
-    for (; piece < last; ++piece) {
-      const int64_t first_head = piece % head_pieces * heads_a_piece;
-      const auto [stretch, first_token] = attention_pieces_[static_cast<size_t>(piece / head_pieces)];
-      queries.clear(), outputs.clear(), begins.clear(), ends.clear();
-      for (int64_t t = first_token; t < std::min(stretch->num_tokens, first_token + kTokens); ++t) {
-        const int64_t end = stretch->position + t + 1, row = stretch->first_row + t;
-        for (int64_t h = first_head; h < first_head + heads_a_piece; ++h) {
-          queries.push_back(q_.data() + (row * H + h) * Dh);
-          outputs.push_back(attended_.data() + (row * H + h) * Dh);
-          begins.push_back(config.sliding_window > 0 ? std::max<int64_t>(0, end - config.sliding_window) : 0);
-          ends.push_back(end);
+  pool_.parallel_for(
+      num_pieces, 1,
+      [&](int64_t piece, int64_t last, int thread) {
+        std::vector<const float*> queries;
+        std::vector<float*> outputs;
+        std::vector<int64_t> begins, ends;
+        for (; piece < last; ++piece) {
+          const int64_t first_head = piece % head_pieces * heads_a_piece;
+          const auto [stretch, first_token] = attention_pieces_[static_cast<size_t>(piece / head_pieces)];
+          queries.clear(), outputs.clear(), begins.clear(), ends.clear();
+          for (int64_t t = first_token; t < std::min(stretch->num_tokens, first_token + kTokens); ++t) {
+            const int64_t end = stretch->position + t + 1, row = stretch->first_row + t;
+            for (int64_t h = first_head; h < first_head + heads_a_piece; ++h) {
+              queries.push_back(q_.data() + (row * H + h) * Dh);
+              outputs.push_back(attended_.data() + (row * H + h) * Dh);
+              begins.push_back(config.sliding_window > 0 ? std::max<int64_t>(0, end - config.sliding_window) : 0);
+              ends.push_back(end);
+            }
+          }
+          KvCache& cache = *stretch->cache;
+          const int64_t kv_head = first_head / group;
+          const kernels::AttentionTask task{.head_dim = Dh,
+                                            .stride = cache.stride(),
+                                            .scale = 1.0f / std::sqrt(static_cast<float>(Dh)),
+                                            .keys = cache.keys(layer, kv_head),
+                                            .values = cache.values(layer, kv_head),
+                                            .num_queries = static_cast<int64_t>(queries.size()),
+                                            .queries = queries.data(),
+                                            .outputs = outputs.data(),
+                                            .begin = begins.data(),
+                                            .end = ends.data()};
+          auto& scratch = scratch_[static_cast<size_t>(thread)];
+          kernels_.attention(
+              task, scratch.reserve_for<float>(static_cast<size_t>(kernels::attention_scratch_floats(ends.back()))));
         }
-      }
-      KvCache& cache = *stretch->cache;
-      const int64_t kv_head = first_head / group;
-      const kernels::AttentionTask task{.head_dim = Dh,
-                                        .stride = cache.stride(),
-                                        .scale = 1.0f / std::sqrt(static_cast<float>(Dh)),
-                                        .keys = cache.keys(layer, kv_head),
-                                        .values = cache.values(layer, kv_head),
-                                        .num_queries = static_cast<int64_t>(queries.size()),
-                                        .queries = queries.data(),
-                                        .outputs = outputs.data(),
-                                        .begin = begins.data(),
-                                        .end = ends.data()};
-      auto& scratch = scratch_[static_cast<size_t>(thread)];
-      kernels_.attention(
-          task, scratch.reserve_for<float>(static_cast<size_t>(kernels::attention_scratch_floats(ends.back()))));
+      },
+      ahead);
+}
+
+// out's rows = norm(x) [T, D], in out's own floats and codes.
+void Forward::norm_rows(const float* x, const std::vector<float>& weight, ActivationBuffer& out) {
+  const int64_t D = weights_.config.hidden_size;
+  const auto eps = static_cast<float>(weights_.config.rms_norm_eps);
+  pool_.parallel_for(num_rows_, 4, [&](int64_t begin, int64_t end, int) {
+    for (int64_t t = begin; t < end; ++t) {
+      kernels_.rms_norm(x + t * D, weight.data(), D, eps, normed_.data() + t * D);
+      out.quantize_row(kernels_, t);
     }
   });
 }
 
-void Forward::norm_rows(const float* x, const std::vector<float>& weight, int64_t T, float* y) {
-  const int64_t D = weights_.config.hidden_size;
-  const auto eps = static_cast<float>(weights_.config.rms_norm_eps);
-  pool_.parallel_for(T, 16, [&](int64_t begin, int64_t end, int) {
-    for (int64_t t = begin; t < end; ++t) kernels_.rms_norm(x + t * D, weight.data(), D, eps, y + t * D);
+void Forward::quantize_rows(ActivationBuffer& activations) {
+  pool_.parallel_for(num_rows_, 4, [&](int64_t begin, int64_t end, int) {
+    for (int64_t t = begin; t < end; ++t) activations.quantize_row(kernels_, t);
   });
+}
+
+// Units a piece: a few pieces a thread, so that one which is late (another program on its CPU) leaves its share to the
+// others, and no more, for each costs a line that goes from cache to cache.
+int64_t Forward::pieces_grain(int64_t num_units) const {
+  return ceil_div<int64_t>(num_units, num_decoding_ == num_rows_ ? pool_.size() * 4 : pool_.size() * 8);
 }
 
 // Products of the same activations are one stretch of rows for the threads to share.
-void Forward::multiply(const float* x, int64_t cols, int64_t T, std::span<const Product> products) {
-  const kernels::Activations activations = prepare(x, cols, T);
+void Forward::multiply(const ActivationBuffer& activations, std::span<const Product> products, bool add, Ahead ahead) {
   int64_t num_units = 0;
   for (const Product& product : products) num_units += ceil_div(product.linear->weight.rows, kernels::kTileRows);
-  // About eight pieces a thread: a thread that is late (another program on its CPU) leaves its share to the others.
-  const int64_t grain = std::max<int64_t>(1, num_units / (pool_.size() * 8));
-  pool_.parallel_for(num_units, grain, [&](int64_t begin, int64_t end, int thread) {
-    for (const Product& product : products) {
-      const kernels::MatrixView& weight = product.linear->weight;
-      const int64_t units = ceil_div(weight.rows, kernels::kTileRows);
-      const int64_t row = std::max<int64_t>(begin, 0) * kernels::kTileRows,
-                    row_end = std::min(std::min(end, units) * kernels::kTileRows, weight.rows);
-      begin -= units, end -= units;
-      if (row >= row_end) continue;
-      if (num_decoding_ > 0) {
-        kernels_.matvec(weight, row, row_end, tokens_.data(), num_decoding_, width_, false, product.y + row,
-                        weight.rows);
-      }
-      if (num_decoding_ < T) {
-        std::byte* scratch = scratch_[static_cast<size_t>(thread)].reserve(kernels::matmul_scratch_bytes());
-        kernels_.matmul(weight, row, row_end, activations, num_decoding_, T, false,
-                        product.y + num_decoding_ * weight.rows + row, weight.rows, scratch);
-      }
-      if (product.linear->bias.empty()) continue;
-      for (int64_t t = 0; t < T; ++t) {
-        kernels_.add(product.y + t * weight.rows + row, product.linear->bias.data() + row, row_end - row);
-      }
-    }
-  });
+  pool_.parallel_for(
+      num_units, pieces_grain(num_units),
+      [&](int64_t begin, int64_t end, int thread) {
+        for (const Product& product : products) {
+          const int64_t rows = product.linear->weight.rows, units = ceil_div(rows, kernels::kTileRows);
+          const int64_t row = std::max<int64_t>(begin, 0) * kernels::kTileRows,
+                        row_end = std::min(std::min(end, units) * kernels::kTileRows, rows);
+          begin -= units, end -= units;
+          if (row < row_end) multiply_rows(activations, product, row, row_end, add, thread);
+        }
+      },
+      ahead);
 }
 
-// The activations in the form that the products read.
-kernels::Activations Forward::prepare(const float* x, int64_t cols, int64_t T) {
-  kernels::Activations activations{.num_tokens = T, .cols = cols, .values = x};
-  tokens_.resize(static_cast<size_t>(num_decoding_));
-  for (int64_t t = 0; t < num_decoding_; ++t) tokens_[static_cast<size_t>(t)] = {x + t * cols, nullptr};
-  if (cols % kernels::kBlock != 0) return activations;  // such weights are floats, which read `values` alone
-  const int64_t blocks = cols / kernels::kBlock, units = kernels::num_activation_units(cols);
-  auto* all_units = units_.reserve_for<kernels::ActivationUnit>(static_cast<size_t>(num_decoding_ * units));
-  auto* high = high_.reserve_for<int8_t>(static_cast<size_t>(T * cols));
-  auto* low = width_ == kernels::CodeWidth::kFast ? nullptr : low_.reserve_for<int8_t>(static_cast<size_t>(T * cols));
-  auto* scales = scales_.reserve_for<float>(static_cast<size_t>(T * blocks));
-  auto* sums = block_sums_.reserve_for<float>(static_cast<size_t>(T * blocks));
-  pool_.parallel_for(T, 16, [&](int64_t begin, int64_t end, int) {
-    for (int64_t t = begin; t < end; ++t) {
-      if (t < num_decoding_) {
-        kernels_.quantize_units(x + t * cols, cols, width_, all_units + t * units);
-        tokens_[static_cast<size_t>(t)].units = all_units + t * units;
-      } else {
-        kernels_.quantize_row(x + t * cols, cols, high + t * cols, low == nullptr ? nullptr : low + t * cols,
-                              scales + t * blocks, sums + t * blocks);
-      }
-    }
-  });
-  activations.high = high;
-  activations.low = low;
-  activations.scales = scales;
-  activations.block_sums = sums;
-  return activations;
+void Forward::multiply_rows(const ActivationBuffer& activations, const Product& product, int64_t row, int64_t row_end,
+                            bool add, int thread) {
+  const kernels::MatrixView& weight = product.linear->weight;
+  float* y = product.y + row;
+  if (num_decoding_ > 0) {
+    kernels_.matvec(weight, row, row_end, activations.decoding(), num_decoding_, width_, add, y, weight.rows);
+  }
+  if (num_decoding_ < num_rows_) {
+    std::byte* scratch = scratch_[static_cast<size_t>(thread)].reserve(kernels::matmul_scratch_bytes());
+    kernels_.matmul(weight, row, row_end, activations.planes(), num_decoding_, num_rows_, add,
+                    y + num_decoding_ * weight.rows, weight.rows, scratch);
+  }
+  if (product.linear->bias.empty()) return;
+  for (int64_t t = 0; t < num_rows_; ++t) {
+    kernels_.add(y + t * weight.rows, product.linear->bias.data() + row, row_end - row);
+  }
 }
 
 // logits_ [T, V] = head(normed_ [T, D]).
@@ -315,9 +331,11 @@ std::span<const float> Forward::head_logits(int64_t T, bool decoding) {
   num_decoding_ = decoding ? T : 0;
   const auto count = static_cast<size_t>(T * weights_.config.vocab_size);
   logits_.resize(std::max(logits_.size(), count));
+  inputs_.reset(normed_.data(), weights_.config.hidden_size, T, num_decoding_, width_);
+  quantize_rows(inputs_);
   const Linear head{weights_.head, {}};
   const std::array<Product, 1> products{{{&head, logits_.data()}}};
-  multiply(normed_.data(), weights_.config.hidden_size, T, products);
+  multiply(inputs_, products, /*add=*/false, {});
   return std::span(logits_).first(count);
 }
 

@@ -7,6 +7,7 @@
 #include <span>
 #include <vector>
 
+#include "potstill/edge/activation_buffer.h"
 #include "potstill/edge/edge_weights.h"
 #include "potstill/edge/kv_cache.h"
 #include "potstill/edge/thread_pool.h"
@@ -18,23 +19,6 @@ namespace potstill::edge {
 enum class ActivationMode {
   kExact,  // 16 bits and a scale a block of 32: what a W4A16 checkpoint says
   kFast,   // 8 bits a block of 32, integer products: what llama.cpp does
-};
-
-// Bytes that come aligned to a cache line; contents are lost when it grows.
-class AlignedBytes {
- public:
-  std::byte* reserve(size_t bytes);
-  template <class T>
-  T* reserve_for(size_t count) {
-    return reinterpret_cast<T*>(reserve(count * sizeof(T)));
-  }
-
- private:
-  struct Free {
-    void operator()(std::byte* p) const;
-  };
-  std::unique_ptr<std::byte, Free> data_;
-  size_t size_ = 0;
 };
 
 // What one step does for one sequence: `tokens` come after what the cache holds, and into it.
@@ -86,10 +70,14 @@ class Forward {
   void run_layers(std::span<const SequenceStep> sequences);
   void run_layer(const LayerWeights& layer, int64_t index);
   void turn_and_store(const LayerWeights& layer, int64_t index);
-  void attend(int64_t layer);
-  void norm_rows(const float* x, const std::vector<float>& weight, int64_t num_tokens, float* y);
-  void multiply(const float* x, int64_t cols, int64_t num_tokens, std::span<const Product> products);
-  kernels::Activations prepare(const float* x, int64_t cols, int64_t num_tokens);
+  void attend(int64_t layer, Ahead ahead);
+  void mlp(const LayerWeights& layer, Ahead ahead);
+  void norm_rows(const float* x, const std::vector<float>& weight, ActivationBuffer& out);
+  void quantize_rows(ActivationBuffer& activations);
+  int64_t pieces_grain(int64_t num_units) const;
+  void multiply(const ActivationBuffer& activations, std::span<const Product> products, bool add, Ahead ahead);
+  void multiply_rows(const ActivationBuffer& activations, const Product& product, int64_t row, int64_t row_end,
+                     bool add, int thread);
   std::span<const float> head_logits(int64_t num_tokens, bool decoding);
   void check_tokens(const SequenceStep& sequence) const;
   void resize(int64_t num_tokens);
@@ -105,8 +93,7 @@ class Forward {
   int64_t num_rows_ = 0, num_decoding_ = 0;  // T, and how many rows go straight through the file's bytes
   // Per token of a chunk:
   std::vector<float> hidden_, normed_, q_, k_, v_, attended_, gate_, up_, cosines_, sines_, logits_;
-  AlignedBytes high_, low_, scales_, block_sums_, units_;
-  std::vector<kernels::TokenActivations> tokens_;
+  ActivationBuffer inputs_, gated_;    // of the products with [D] or [H · Dh] columns, and of down_proj
   std::vector<AlignedBytes> scratch_;  // a thread's own
 };
 

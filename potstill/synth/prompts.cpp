@@ -54,7 +54,8 @@ std::vector<const TaskSeed*> seeds_for(const Task& task, const Unit& unit, int64
     if (unit.fact.empty() || !seed.fact.empty()) seeds.push_back(&seed);
   }
   if (seeds.size() > kMaxExamples) {
-    std::ranges::rotate(seeds, seeds.begin() + static_cast<ptrdiff_t>(static_cast<size_t>(round) % seeds.size()));
+    std::rotate(seeds.begin(), seeds.begin() + static_cast<ptrdiff_t>(static_cast<size_t>(round) % seeds.size()),
+                seeds.end());
     seeds.resize(kMaxExamples);
   }
   return seeds;

@@ -10,7 +10,10 @@ void add_perplexity_command(CLI::App& app, GlobalOptions& global) {
       app, "perplexity", "Measure a model's perplexity on a text, in windows that do not overlap");
   command->add_option("--model", inputs->model, "Hugging Face folder or GGUF file")->required();
   command->add_option("--text", inputs->text, "UTF-8 text file")->required();
-  command->add_option("--context", inputs->context, "tokens of a window; its first one is not scored")
+  command->add_option("--context", inputs->context, "tokens of a window")->capture_default_str();
+  command
+      ->add_option("--score-from", inputs->score_from,
+                   "first token of a window that is scored (llama.cpp's perplexity: half the context + 1)")
       ->capture_default_str();
   command->add_option("--limit-tokens", inputs->limit_tokens, "use the text's first N tokens (0 = all)")
       ->check(CLI::NonNegativeNumber);

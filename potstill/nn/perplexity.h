@@ -16,7 +16,8 @@ struct PerplexityResult {
 };
 
 struct PerplexityOptions {
-  int64_t context = 512;     // tokens of a window; windows do not overlap, a window's first token is not scored
+  int64_t context = 512;     // tokens of a window; windows do not overlap
+  int64_t score_from = 1;    // first token of a window that is scored; those before it are context alone
   int64_t limit_tokens = 0;  // 0 = all
   std::string dtype = "auto", device = "auto";
   std::function<void(int64_t layers_done, int64_t layers)> progress;

@@ -12,6 +12,7 @@ nlohmann::ordered_json perplexity_of_file(const PerplexityInputs& inputs) {
   Progress progress("perplexity", model.config.num_hidden_layers, "layers");
   PerplexityOptions options;
   options.context = inputs.context;
+  options.score_from = inputs.score_from;
   options.limit_tokens = inputs.limit_tokens;
   options.dtype = inputs.dtype;
   options.device = inputs.device;

@@ -10,7 +10,7 @@ namespace potstill {
 
 struct PerplexityInputs {
   std::filesystem::path model, text;
-  int64_t context = 512, limit_tokens = 0;
+  int64_t context = 512, score_from = 1, limit_tokens = 0;
   std::string dtype = "auto", device = "auto";
 };
 

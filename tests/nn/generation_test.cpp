@@ -224,6 +224,14 @@ TEST_F(SmolLm2, PerplexityCountsAllButAWindowsFirstToken) {
   const auto windows = static_cast<int64_t>((tokens.size() + 7) / 8);
   EXPECT_EQ(result.scored_tokens, static_cast<int64_t>(tokens.size()) - windows);
   EXPECT_NEAR(result.perplexity, std::exp(result.mean_nll), 1e-9);
+  options.score_from = 5;  // the second half of each window, as llama.cpp scores it
+  const auto second_half = measure_perplexity(package, text, options);
+  const auto last = static_cast<int64_t>(tokens.size() % 8);
+  EXPECT_EQ(second_half.scored_tokens, static_cast<int64_t>(tokens.size() / 8) * 3 + std::max<int64_t>(0, last - 5));
+  EXPECT_NE(second_half.perplexity, result.perplexity);
+  options.score_from = 8;
+  EXPECT_THROW(measure_perplexity(package, text, options), Error);
+  options.score_from = 1;
   options.context = 1;
   EXPECT_THROW(measure_perplexity(package, text, options), Error);
   options.context = 8;

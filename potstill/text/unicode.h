@@ -46,7 +46,6 @@ struct DecodedCodePoint {
 DecodedCodePoint decode_utf8(const char* begin, const char* end);
 void append_utf8(uint32_t code_point, std::string& out);
 
-bool is_valid_utf8(std::string_view text);
 // Each maximal invalid subpart becomes U+FFFD, as Rust's String::from_utf8_lossy does.
 std::string to_valid_utf8(std::string bytes);
 // Length of the longest prefix that does not end inside a sequence which more bytes could still make valid.

@@ -19,7 +19,7 @@ constexpr size_t kBufferBytes = 1 << 20;
 
 [[noreturn]] void throw_io(const std::filesystem::path& path, int error) {
   const std::string_view hint =
-      error == ENOSPC ? "free some space or choose another folder; nothing was left behind" : "";
+      error == ENOSPC ? "free some space, or choose another folder; the same command goes on where it was" : "";
   throw Error(ErrorKind::kIo, path.string(), fmt::format("cannot write: {}", std::strerror(error)), hint);
 }
 

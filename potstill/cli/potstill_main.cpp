@@ -62,6 +62,26 @@ int run(int argc, char** argv) {
   return 0;
 }
 
+int report_out_of_memory() {
+  fmt::print(stderr,
+             "error: out of memory ({} in use at the peak)\n  hint: a smaller batch, --dtype bf16 or a smaller model\n",
+             format_bytes(peak_rss_bytes()));
+  return 7;
+}
+
+// LibTorch's exceptions carry a backtrace, which tells a user nothing, and its allocators throw no bad_alloc.
+int report_foreign(std::string_view what) {
+  for (const std::string_view sign : {"can't allocate memory", "not enough memory", "out of memory"}) {
+    if (what.find(sign) != std::string_view::npos) return report_out_of_memory();
+  }
+  for (const std::string_view trace : {"\nException raised from", "\nframe #0"}) {
+    what = what.substr(0, what.find(trace));
+  }
+  fmt::print(stderr, "error: {}\n  hint: this should not happen; please report it with the command that you gave\n",
+             what);
+  return 1;
+}
+
 }  // namespace
 }  // namespace potstill
 
@@ -73,13 +93,8 @@ int main(int argc, char** argv) {
     fmt::print(stderr, "error: {}\n", error.what());
     return error.exit_code();
   } catch (const std::bad_alloc&) {
-    fmt::print(
-        stderr,
-        "error: out of memory ({} in use at the peak)\n  hint: a smaller batch, --dtype bf16 or a smaller model\n",
-        potstill::format_bytes(potstill::peak_rss_bytes()));
-    return 7;
+    return potstill::report_out_of_memory();
   } catch (const std::exception& error) {
-    fmt::print(stderr, "error: {}\n", error.what());
-    return 1;
+    return potstill::report_foreign(error.what());
   }
 }

@@ -3,8 +3,10 @@
 
     errors_test.py POTSTILL POTSTILL_EDGE MODEL.gguf
 """
+import os
 import pathlib
 import re
+import resource
 import subprocess
 import sys
 import tempfile
@@ -13,8 +15,9 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 class Case:
-    def __init__(self, name, command, status, pattern):
+    def __init__(self, name, command, status, pattern, address_space=None):
         self.name, self.command, self.status, self.pattern = name, command, status, pattern
+        self.address_space = address_space  # bytes; None = no limit
 
 
 def recipe(folder, name, text):
@@ -79,6 +82,21 @@ def cases(potstill, edge, model, work):
     yield Case("unknown flag", [potstill, "prune", "--model", model, "--layer", "3", "--out", out], 2, r"--layer")
     yield Case("too many layers", [potstill, "prune", "--model", model, "--layers", "31", "--out", out], 2, r"30")
     yield Case("report of nothing", [potstill, "report", work], 2, r"holds no finished stage")
+    # LibTorch alone maps some 560 MB; what is left is too little for this model's activations.
+    yield Case("no memory", [potstill, "perplexity", "--model", model, "--text", ROOT / "LICENSE", "--dtype", "fp32"], 7,
+               r"out of memory .* in use at the peak\)\n  hint", address_space=700 << 20)
+    disk = work / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", disk]
+    if os.geteuid() == 0 and subprocess.call(mount, stderr=subprocess.DEVNULL) == 0:
+        try:
+            yield Case("disk full", [potstill, "prune", "--model", model, "--keep", "0,1,2,3,4", "--out", disk / "child"], 4,
+                       r"No space left on device\n  hint: free some space")
+            assert not (disk / "child").exists(), "a half-written child stands under its final name"
+        finally:
+            subprocess.check_call(["umount", "-l", disk])
+    else:
+        print("disk full: not tried, this user may not mount a small file system")
     yield Case("edge: truncated", [edge, "complete", truncated, "--prompt", "a"], 3, r"truncated\.gguf")
     yield Case("edge: missing", [edge, "complete", work / "absent.gguf", "--prompt", "a"], 4, r"absent\.gguf")
     yield Case("edge: no GGUF", [edge, "bench", garbage], 3, r"garbage\.gguf")
@@ -94,8 +112,10 @@ def main():
         work = pathlib.Path(folder)
         for case in cases(potstill, edge, model, work):
             count += 1
+            limits = (case.address_space,) * 2
+            limit = (lambda: resource.setrlimit(resource.RLIMIT_AS, limits)) if case.address_space else None
             finished = subprocess.run(list(map(str, case.command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                      text=True, errors="replace", cwd=work, timeout=120, stdin=subprocess.DEVNULL)
+                                      text=True, errors="replace", cwd=work, timeout=120, stdin=subprocess.DEVNULL, preexec_fn=limit)
             said = finished.stderr
             if finished.returncode != case.status:
                 faults.append(f"{case.name}: exit status {finished.returncode}, expected {case.status}: {said[-600:]}")

@@ -1,5 +1,6 @@
 # System libraries; scripts/debian-packages.txt names the packages that bring them.
 find_package(Threads REQUIRED)
+find_package(Boost 1.81 REQUIRED)
 find_package(nlohmann_json REQUIRED)
 find_package(yaml-cpp REQUIRED)
 find_package(CLI11 REQUIRED)

@@ -7,6 +7,7 @@ set(POTSTILL_LAYERS
   "lm:base formats text"
   "kernels:base formats"
   "edge:base formats text lm kernels"
+  "server:base formats text lm"
   "synth:base text lm"
   "eval:base text lm"
   "search:base"
@@ -16,7 +17,7 @@ set(POTSTILL_LAYERS
   "distill:base formats text lm nn optim TORCH"
   "quant:base formats text lm nn TORCH"
   "stages:base formats text lm kernels edge synth eval search recipe nn optim distill quant TORCH"
-  "cli:base formats text lm kernels edge synth eval search recipe stages"
+  "cli:base formats text lm kernels edge server synth eval search recipe stages"
 )
 set(POTSTILL_FOLDERS)
 foreach(row IN LISTS POTSTILL_LAYERS)

@@ -33,6 +33,7 @@ std::string cpuinfo_value(const std::string& key) {
 
 }  // namespace
 
+uint64_t rss_bytes() { return proc_kilobytes("/proc/self/status", "VmRSS:"); }
 uint64_t peak_rss_bytes() { return proc_kilobytes("/proc/self/status", "VmHWM:"); }
 uint64_t available_memory_bytes() { return proc_kilobytes("/proc/meminfo", "MemAvailable:"); }
 

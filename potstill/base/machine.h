@@ -7,6 +7,7 @@
 
 namespace potstill {
 
+uint64_t rss_bytes();       // of this process now (VmRSS)
 uint64_t peak_rss_bytes();  // of this process so far (VmHWM)
 uint64_t available_memory_bytes();
 uint64_t free_disk_bytes(

@@ -35,6 +35,7 @@ struct SamplingFlags {
 void add_edge_chat(CLI::App& app, EdgeGlobal& global);
 void add_edge_complete(CLI::App& app, EdgeGlobal& global);
 void add_edge_bench(CLI::App& app, EdgeGlobal& global);
+void add_edge_serve(CLI::App& app, EdgeGlobal& global);
 
 // Ctrl-C while an answer is written: set by the signal, read between tokens, reset by who reads it.
 extern std::atomic<bool> g_answer_stopped;

@@ -26,6 +26,7 @@ int run(int argc, char** argv) {
   app.parse_complete_callback([&global] { set_verbosity(global.quiet ? Verbosity::kQuiet : Verbosity::kNormal); });
   add_edge_chat(app, global);
   add_edge_complete(app, global);
+  add_edge_serve(app, global);
   add_edge_bench(app, global);
   try {
     app.parse(argc, argv);

@@ -10,28 +10,44 @@
 #include "potstill/base/error.h"
 
 namespace potstill {
+namespace {
 
-nlohmann::json parse_strict_json(std::string_view text, std::string_view where, int max_depth) {
-  using Event = nlohmann::json::parse_event_t;
+template <class Json>
+Json parse_strict(std::string_view text, std::string_view where, int max_depth, size_t max_keys) {
+  using Event = typename Json::parse_event_t;
   std::vector<std::set<std::string>> keys;  // of the objects that are open
-  const auto watch = [&](int depth, Event event, nlohmann::json& parsed) {
+  const auto watch = [&](int depth, Event event, Json& parsed) {
     if (depth > max_depth) {
       throw Error(ErrorKind::kFormat, where, fmt::format("JSON is nested deeper than {} levels", max_depth));
     }
     if (event == Event::object_start) keys.emplace_back();
     if (event == Event::object_end) keys.pop_back();
-    if (event == Event::key && !keys.back().insert(parsed.get<std::string>()).second) {
-      throw Error(ErrorKind::kFormat, where, fmt::format("key '{}' stands twice", parsed.get<std::string>()),
+    if (event == Event::key && !keys.back().insert(parsed.template get<std::string>()).second) {
+      throw Error(ErrorKind::kFormat, where, fmt::format("key '{}' stands twice", parsed.template get<std::string>()),
                   "readers disagree on which of the two counts; write the file again");
+    }
+    if (event == Event::key && keys.back().size() > max_keys) {
+      throw Error(ErrorKind::kFormat, where, fmt::format("an object has more than {} keys", max_keys));
     }
     return true;
   };
   try {
-    return nlohmann::json::parse(text, watch);
+    return Json::parse(text, watch);
   } catch (const nlohmann::json::exception& error) {
     throw Error(ErrorKind::kFormat, where, fmt::format("is not valid JSON: {}", error.what()),
                 "the file is truncated or is not this format; fetch or export it again");
   }
+}
+
+}  // namespace
+
+nlohmann::json parse_strict_json(std::string_view text, std::string_view where, int max_depth) {
+  return parse_strict<nlohmann::json>(text, where, max_depth, SIZE_MAX);
+}
+
+nlohmann::ordered_json parse_strict_ordered_json(std::string_view text, std::string_view where, int max_depth) {
+  // ordered_json looks keys up one by one: many in one object would take the square of their number.
+  return parse_strict<nlohmann::ordered_json>(text, where, max_depth, 1024);
 }
 
 bool is_utf8(std::string_view text) {

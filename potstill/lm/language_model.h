@@ -6,6 +6,7 @@
 #include <functional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "potstill/text/chat_template.h"
@@ -19,6 +20,9 @@ struct SamplingParams {
   double min_p = 0.0;
   double repetition_penalty = 1.0;
   uint64_t seed = 0;  // the whole stream of this request's draws
+  // OpenAI's: taken off the logits of what the answer already says, once and for each time it was said.
+  double presence_penalty = 0.0, frequency_penalty = 0.0;
+  std::vector<std::pair<int32_t, float>> logit_bias = {};  // added to the logits of these ids
 };
 
 enum class FinishReason { kStop, kLength };

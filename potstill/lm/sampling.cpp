@@ -44,12 +44,20 @@ Sampler::Sampler(const SamplingParams& params) : params_(params), rng_(params.se
   check("top_k", static_cast<double>(params.top_k), 0, 1e9);
   check("min_p", params.min_p, 0, 1);
   check("repetition_penalty", params.repetition_penalty, 0.01, 100);
+  check("presence_penalty", params.presence_penalty, -2, 2);
+  check("frequency_penalty", params.frequency_penalty, -2, 2);
+  for (const auto& bias : params.logit_bias) check("logit_bias", bias.second, -100, 100);
 }
 
-TokenId Sampler::sample(std::span<const float> logits, std::span<const TokenId> context) {
-  if (params_.repetition_penalty != 1.0) {
+bool Sampler::changes_logits() const {
+  return params_.repetition_penalty != 1.0 || params_.presence_penalty != 0.0 || params_.frequency_penalty != 0.0 ||
+         !params_.logit_bias.empty();
+}
+
+TokenId Sampler::sample(std::span<const float> logits, std::span<const TokenId> context, size_t num_prompt) {
+  if (changes_logits()) {
     logits_.assign(logits.begin(), logits.end());
-    penalize(context);
+    penalize(context, num_prompt);
     logits = logits_;
   }
   const TokenId best = argmax(logits);
@@ -71,16 +79,33 @@ TokenId Sampler::sample(std::span<const float> logits, std::span<const TokenId> 
   return draw();
 }
 
-// CTRL, arXiv:1909.05858, section 4.1, with transformers' sign rule: each id seen is penalized once.
-void Sampler::penalize(std::span<const TokenId> context) {
-  std::vector<TokenId> seen(context.begin(), context.end());
-  std::sort(seen.begin(), seen.end());
-  seen.erase(std::unique(seen.begin(), seen.end()), seen.end());
-  const auto penalty = static_cast<float>(params_.repetition_penalty);
-  for (const TokenId id : seen) {
-    if (id < 0 || static_cast<size_t>(id) >= logits_.size()) continue;
-    float& logit = logits_[static_cast<size_t>(id)];
-    logit = logit > 0 ? logit / penalty : logit * penalty;
+// repetition: CTRL, arXiv:1909.05858, section 4.1, with transformers' sign rule: each id seen is penalized once.
+// presence, frequency: logit -= presence + count * frequency, over the answer alone, as OpenAI's API and vLLM count.
+void Sampler::penalize(std::span<const TokenId> context, size_t num_prompt) {
+  for (const auto& [id, bias] : params_.logit_bias) {
+    if (id >= 0 && static_cast<size_t>(id) < logits_.size()) logits_[static_cast<size_t>(id)] += bias;
+  }
+  const auto in_vocabulary = [this](TokenId id) { return id >= 0 && static_cast<size_t>(id) < logits_.size(); };
+  if (params_.repetition_penalty != 1.0) {
+    seen_.assign(context.begin(), context.end());
+    std::sort(seen_.begin(), seen_.end());
+    seen_.erase(std::unique(seen_.begin(), seen_.end()), seen_.end());
+    const auto penalty = static_cast<float>(params_.repetition_penalty);
+    for (const TokenId id : seen_) {
+      if (!in_vocabulary(id)) continue;
+      float& logit = logits_[static_cast<size_t>(id)];
+      logit = logit > 0 ? logit / penalty : logit * penalty;
+    }
+  }
+  if (params_.presence_penalty == 0.0 && params_.frequency_penalty == 0.0) return;
+  const auto answer = context.subspan(std::min(num_prompt, context.size()));
+  seen_.assign(answer.begin(), answer.end());
+  std::sort(seen_.begin(), seen_.end());
+  for (size_t i = 0; i < seen_.size(); ++i) {
+    if (!in_vocabulary(seen_[i])) continue;
+    double penalty = params_.frequency_penalty;
+    if (i == 0 || seen_[i] != seen_[i - 1]) penalty += params_.presence_penalty;
+    logits_[static_cast<size_t>(seen_[i])] -= static_cast<float>(penalty);
   }
 }
 

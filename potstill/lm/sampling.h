@@ -11,24 +11,27 @@
 
 namespace potstill {
 
-// The filters apply in transformers' order: repetition penalty, temperature, top-k, top-p, min-p; then one uniform draw
+// The filters apply in transformers' order: bias and penalties, temperature, top-k, top-p, min-p; then one uniform draw
 // from the stream of params.seed. Temperature 0 takes the largest logit (the lowest id of equals) and draws nothing.
 class Sampler {
  public:
   // Throws Error(kUsage) for a setting outside its range.
   explicit Sampler(const SamplingParams& params);
 
-  // logits [V], finite; context: prompt and answer so far, read by the repetition penalty alone.
-  // Throws Error(kNumeric) when no logit is finite.
-  TokenId sample(std::span<const float> logits, std::span<const TokenId> context);
+  // logits [V], finite or -inf; context: prompt and answer so far, read by the penalties alone: repetition_penalty
+  // counts all of it, the other two what follows its first num_prompt tokens. Throws Error(kNumeric) when no logit is
+  // finite.
+  TokenId sample(std::span<const float> logits, std::span<const TokenId> context, size_t num_prompt = 0);
 
  private:
-  void penalize(std::span<const TokenId> context);
+  bool changes_logits() const;
+  void penalize(std::span<const TokenId> context, size_t num_prompt);
   TokenId draw();
 
   SamplingParams params_;
   Rng rng_;
-  std::vector<float> logits_;                          // penalized copy
+  std::vector<float> logits_;  // penalized copy
+  std::vector<TokenId> seen_;
   std::vector<std::pair<float, TokenId>> candidates_;  // (logit / temperature, id), a max-heap while it is cut
 };
 

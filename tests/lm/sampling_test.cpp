@@ -81,6 +81,19 @@ TEST(Sampler, RepetitionPenaltyCountsAnIdOnceAndMovesBothSigns) {
   EXPECT_EQ(Sampler({.repetition_penalty = 2.0}).sample(negative, first), 1);
 }
 
+TEST(Sampler, LogitBiasIsAddedAndMinusAHundredForbids) {
+  EXPECT_EQ(Sampler({.logit_bias = {{4, 100.0f}}}).sample(kLogits, {}), 4);
+  EXPECT_EQ(Sampler({.logit_bias = {{1, -100.0f}, {3, -100.0f}, {99, 5.0f}}}).sample(kLogits, {}), 2);
+}
+
+TEST(Sampler, PresenceCountsOnceFrequencyEachTimeAndOnlyInTheAnswer) {
+  const std::array<TokenId, 5> context{1, 1, 3, 3, 1};  // the first two are the prompt's
+  EXPECT_EQ(Sampler({.presence_penalty = 0.5}).sample(kLogits, context, 2), 1) << "both are penalized once";
+  EXPECT_EQ(Sampler({.frequency_penalty = 0.6}).sample(kLogits, context, 2), 1) << "3 stands twice: 1.8; 1 once: 2.4";
+  EXPECT_EQ(Sampler({.presence_penalty = 1.5}).sample(kLogits, context, 2), 2);
+  EXPECT_EQ(Sampler({.presence_penalty = 2.0}).sample(kLogits, context, 5), 1) << "nothing of the answer is there yet";
+}
+
 TEST(Sampler, RefusesWhatItCannotDraw) {
   const std::vector<float> broken(3, std::numeric_limits<float>::quiet_NaN());
   EXPECT_THROW(Sampler({}).sample(broken, {}), Error);

@@ -44,5 +44,21 @@ if [ "$answers" != "$again" ] || [ -z "$answers" ]; then
   echo "FAILED chat: two conversations that are the same answered in two ways" >&2
   failures=$((failures + 1))
 fi
+# Nobody comes, and it is told to stop: it ends at once, and well.
+"$binary" serve "$model" --port 0 2> "$work/serve" &
+server=$!
+for _ in $(seq 100); do grep -q 'chat page' "$work/serve" && break; sleep 0.05; done
+kill -TERM $server
+( sleep 20; kill -KILL $server 2> /dev/null ) &
+watchdog=$!
+wait $server
+got=$?
+kill $watchdog 2> /dev/null
+if [ $got -ne 0 ]; then
+  echo "FAILED serve: exit $got after SIGTERM (wanted 0): $(cat "$work/serve")" >&2
+  failures=$((failures + 1))
+fi
+expect 'serve to other machines without a key' 2 'there is no API key' env -u POTSTILL_API_KEY "$binary" serve "$model" --host 0.0.0.0 --port 0
+expect 'serve where nothing can listen' 4 'cannot listen' "$binary" serve "$model" --host 203.0.113.7 --port 0 --open
 [ "$failures" -eq 0 ] && echo "edge_cli: all held"
 exit "$failures"

@@ -460,8 +460,8 @@ struct HttpServer::Impl {
       if (error) return;
       if (shared.draining) ::_exit(130);
       log_info("stopping: answers under way are finished, for at most {} s", grace.count() / 1000);
+      wait_for_signal();  // before drain(), which takes it back when nothing is left to finish
       drain(grace);
-      wait_for_signal();
     });
   }
 };

@@ -20,7 +20,7 @@ struct EdgeModelFlags {
   int threads = 0;
   int64_t context = 0;
 
-  void add_to(CLI::App& command);
+  void add_to(CLI::App& command, bool required = true);
   std::unique_ptr<edge::EdgeModel> open() const;
 };
 

@@ -7,8 +7,8 @@ namespace potstill {
 
 std::atomic<bool> g_answer_stopped{false};
 
-void EdgeModelFlags::add_to(CLI::App& command) {
-  command.add_option("model", model, "GGUF file (F32, F16, BF16, Q8_0, Q4_0, Q4_1)")->required();
+void EdgeModelFlags::add_to(CLI::App& command, bool required) {
+  command.add_option("model", model, "GGUF file (F32, F16, BF16, Q8_0, Q4_0, Q4_1)")->required(required);
   command.add_option("--threads", threads, "threads (0 = one a CPU)")
       ->check(CLI::Range(0, 1024))
       ->capture_default_str();
@@ -17,13 +17,13 @@ void EdgeModelFlags::add_to(CLI::App& command) {
   command
       .add_option(
           "--activations", activations,
-          "fp32: what a 4-bit-weight, 16-bit-activation file says. q8: rounded to 8 bits a block, faster. auto = fp32")
-      ->check(CLI::IsMember({"auto", "fp32", "q8"}))
+          "16: what a 4-bit-weight, 16-bit-activation file says. 8: as llama.cpp does, faster in prompts. auto = 16")
+      ->check(CLI::IsMember({"auto", "16", "8"}))
       ->capture_default_str();
 }
 
 std::unique_ptr<edge::EdgeModel> EdgeModelFlags::open() const {
-  const auto mode = activations == "q8" ? edge::ActivationMode::kFast : edge::ActivationMode::kExact;
+  const auto mode = activations == "8" ? edge::ActivationMode::kFast : edge::ActivationMode::kExact;
   return std::make_unique<edge::EdgeModel>(
       model, edge::EdgeOptions{.threads = threads, .context = context, .activations = mode});
 }

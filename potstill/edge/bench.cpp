@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cstring>
 
+#include "potstill/base/energy.h"
 #include "potstill/base/error.h"
 #include "potstill/base/interrupt.h"
 #include "potstill/base/machine.h"
@@ -65,7 +66,7 @@ nlohmann::ordered_json run_bench(EdgeModel& model, const BenchOptions& options) 
     tokens.push_back(static_cast<TokenId>(rng.below(static_cast<uint64_t>(model.config().vocab_size))));
   }
   const auto prompt = std::span(tokens).first(static_cast<size_t>(options.prompt));
-  std::vector<double> prompt_rates, decode_rates, latencies;
+  std::vector<double> prompt_rates, decode_rates, latencies, token_joules;
   for (int64_t repetition = -1; repetition < options.repetitions;
        ++repetition) {  // the first one warms caches and pages
     cache.set_length(0);
@@ -73,6 +74,7 @@ nlohmann::ordered_json run_bench(EdgeModel& model, const BenchOptions& options) 
     model.forward().prompt(prompt, cache);
     const double prompt_seconds = seconds_since(start);
     double decode_seconds = 0;
+    const EnergyMeter energy;
     for (int64_t i = 0; i < options.generate; ++i) {
       throw_if_interrupted();
       start = Clock::now();
@@ -82,6 +84,7 @@ nlohmann::ordered_json run_bench(EdgeModel& model, const BenchOptions& options) 
       if (repetition >= 0) latencies.push_back(latency * 1e3);
     }
     if (repetition < 0) continue;
+    if (energy.readable()) token_joules.push_back(energy.joules() / static_cast<double>(options.generate));
     prompt_rates.push_back(static_cast<double>(options.prompt) / prompt_seconds);
     decode_rates.push_back(static_cast<double>(options.generate) / decode_seconds);
   }
@@ -95,29 +98,34 @@ nlohmann::ordered_json run_bench(EdgeModel& model, const BenchOptions& options) 
                           (static_cast<double>(options.prompt) + static_cast<double>(options.generate) / 2);
   const double bytes = static_cast<double>(model.weights().bytes_per_token()) + kv_bytes;
   const double decode_rate = percentile(decode_rates, 0.5);
-  return {{"model", model.package().path.filename().string()},
-          {"processor", cpu_name()},
-          {"isa", kernels::kernels().name},
-          {"activations", model.forward().mode() == ActivationMode::kFast ? "q8" : "fp32"},
-          {"threads", model.threads()},
-          {"prompt", options.prompt},
-          {"generate", options.generate},
-          {"repetitions", options.repetitions},
-          {"prompt_tokens_per_s", percentile(prompt_rates, 0.5)},
-          {"prompt_tokens_per_s_range", spread(prompt_rates)},
-          {"decode_tokens_per_s", decode_rate},
-          {"decode_tokens_per_s_range", spread(decode_rates)},
-          {"latency_ms",
-           {{"p50", percentile(latencies, 0.5)},
-            {"p95", percentile(latencies, 0.95)},
-            {"p99", percentile(latencies, 0.99)}}},
-          {"bytes_per_token", static_cast<int64_t>(bytes)},
-          {"decode_gb_per_s", decode_rate * bytes / 1e9},
-          {"memory_gb_per_s", bandwidth / 1e9},
-          {"bandwidth_share", decode_rate * bytes / bandwidth},
-          {"file_mb", static_cast<double>(std::filesystem::file_size(model.package().path)) / 1e6},
-          {"kv_cache_mb", static_cast<double>(cache.bytes_per_position()) * static_cast<double>(cache.length()) / 1e6},
-          {"peak_rss_mb", peak_rss / 1e6}};
+  nlohmann::ordered_json result{
+      {"model", model.package().path.filename().string()},
+      {"processor", cpu_name()},
+      {"isa", kernels::kernels().name},
+      {"activations", model.forward().mode() == ActivationMode::kFast ? "8-bit" : "16-bit"},
+      {"threads", model.threads()},
+      {"prompt", options.prompt},
+      {"generate", options.generate},
+      {"repetitions", options.repetitions},
+      {"prompt_tokens_per_s", percentile(prompt_rates, 0.5)},
+      {"prompt_tokens_per_s_range", spread(prompt_rates)},
+      {"decode_tokens_per_s", decode_rate},
+      {"decode_tokens_per_s_range", spread(decode_rates)},
+      {"latency_ms",
+       {{"p50", percentile(latencies, 0.5)},
+        {"p95", percentile(latencies, 0.95)},
+        {"p99", percentile(latencies, 0.99)}}},
+      {"bytes_per_token", static_cast<int64_t>(bytes)},
+      {"decode_gb_per_s", decode_rate * bytes / 1e9},
+      {"memory_gb_per_s", bandwidth / 1e9},
+      {"bandwidth_share", decode_rate * bytes / bandwidth},
+      {"file_mb", static_cast<double>(std::filesystem::file_size(model.package().path)) / 1e6},
+      {"kv_cache_mb", static_cast<double>(cache.bytes_per_position()) * static_cast<double>(cache.length()) / 1e6},
+      {"peak_rss_mb", peak_rss / 1e6}};
+  // null where the counters cannot be read: in a virtual machine, or by anyone but root
+  result["joules_per_token"] = nullptr;
+  if (!token_joules.empty()) result["joules_per_token"] = percentile(token_joules, 0.5);
+  return result;
 }
 
 std::string bench_text(const nlohmann::ordered_json& result) {
@@ -127,13 +135,15 @@ std::string bench_text(const nlohmann::ordered_json& result) {
                        result.at(key).at("max").get<double>());
   };
   const auto& latency = result.at("latency_ms");
+  const auto& joules = result.at("joules_per_token");
   return fmt::format(
       "{} on {} ({}, {} threads, {} activations)\n"
       "  prompt  {:8.1f} tokens/s  ({} over {} runs of {} tokens)\n"
       "  decode  {:8.1f} tokens/s  ({} over {} runs of {} tokens)\n"
       "  latency {:8.2f} ms a token at the median, {:.2f} at p95, {:.2f} at p99\n"
       "  memory  {:8.1f} GB/s of {:.1f} measured ({:.0f} %): {:.1f} MB a token\n"
-      "  peak    {:8.1f} MB resident; the file has {:.1f} MB, the KV cache {:.1f} MB",
+      "  peak    {:8.1f} MB resident; the file has {:.1f} MB, the KV cache {:.1f} MB\n"
+      "  energy  {}",
       result.at("model").get<std::string>(), result.at("processor").get<std::string>(),
       result.at("isa").get<std::string>(), result.at("threads").get<int>(), result.at("activations").get<std::string>(),
       number("prompt_tokens_per_s"), range("prompt_tokens_per_s_range"), result.at("repetitions").get<int>(),
@@ -141,7 +151,9 @@ std::string bench_text(const nlohmann::ordered_json& result) {
       result.at("repetitions").get<int>(), result.at("generate").get<int>(), latency.at("p50").get<double>(),
       latency.at("p95").get<double>(), latency.at("p99").get<double>(), number("decode_gb_per_s"),
       number("memory_gb_per_s"), number("bandwidth_share") * 100, number("bytes_per_token") / 1e6,
-      number("peak_rss_mb"), number("file_mb"), number("kv_cache_mb"));
+      number("peak_rss_mb"), number("file_mb"), number("kv_cache_mb"),
+      joules.is_null() ? std::string("   not readable here (RAPL wants root and no virtual machine)")
+                       : fmt::format("{:8.3f} J a token, of all that the processor does", joules.get<double>()));
 }
 
 }  // namespace potstill::edge

@@ -285,7 +285,7 @@ void Forward::quantize_rows(ActivationBuffer& activations) {
 // Units a piece: a few pieces a thread, so that one which is late (another program on its CPU) leaves its share to the
 // others, and no more, for each costs a line that goes from cache to cache.
 int64_t Forward::pieces_grain(int64_t num_units) const {
-  return ceil_div<int64_t>(num_units, num_decoding_ == num_rows_ ? pool_.size() * 4 : pool_.size() * 8);
+  return ceil_div<int64_t>(num_units, num_decoding_ == num_rows_ ? pool_.size() * 2 : pool_.size() * 8);
 }
 
 // Products of the same activations are one stretch of rows for the threads to share.

@@ -1,4 +1,4 @@
-// Sixteen lanes on AVX-512 (F, BW, VL, DQ) with VNNI and VBMI. Included by kernels_avx512.cpp alone.
+// Sixteen lanes on AVX-512 (F, BW, VL, DQ) with VNNI, VBMI and GFNI. Included by kernels_avx512.cpp alone.
 #pragma once
 
 #include <immintrin.h>
@@ -116,10 +116,10 @@ inline Weights load_weights(const std::byte* p) {
     const __m128i one = lane(Format::kCodes), two = lane(Format::kBytes + Format::kCodes);
     const __m512i index =
         _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_set_m128i(one, one)), _mm256_set_m128i(two, two), 1);
-    const __m512i shifts = _mm512_set_epi32(0x40004, 0x40004, 0x40004, 0x40004, 0, 0, 0, 0, 0x40004, 0x40004, 0x40004,
-                                            0x40004, 0, 0, 0, 0);
-    const __m512i codes =
-        _mm512_and_si512(_mm512_srlv_epi16(_mm512_permutexvar_epi8(index, bytes), shifts), _mm512_set1_epi8(15));
+    // An affine map of each byte's bits: its low four where they are, or its high four there.
+    constexpr int64_t kLow = 0x0102040800000000, kHigh = 0x1020408000000000;
+    const __m512i nibbles = _mm512_set_epi64(kHigh, kHigh, kLow, kLow, kHigh, kHigh, kLow, kLow);
+    const __m512i codes = _mm512_gf2p8affine_epi64_epi8(_mm512_permutexvar_epi8(index, bytes), nibbles, 0);
     constexpr int kSecond = Format::kBytes / 2;
     return {codes, block_halves<0, kSecond>(bytes),
             Format::kHasMin ? block_halves<1, kSecond + 1>(bytes) : _mm512_setzero_ps()};
@@ -145,7 +145,9 @@ inline Lanes dot(const Weights& weights, const Terms& x) {
   if constexpr (kExact) {
     const __m512i high = _mm512_dpbusd_epi32(_mm512_setzero_si512(), weights.codes, x.high);
     const __m512i low = _mm512_dpbusd_epi32(x.start, weights.codes, x.low);
-    // 255 * high + low
+    if constexpr (Format::kFourBits) {  // high is below 2^15: the lower half of its lane
+      return _mm512_cvtepi32_ps(_mm512_dpwssd_epi32(low, high, _mm512_set1_epi32(255)));
+    }
     return _mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_slli_epi32(high, 8), _mm512_sub_epi32(low, high)));
   } else {
     return _mm512_cvtepi32_ps(_mm512_dpbusd_epi32(x.start, weights.codes, x.high));

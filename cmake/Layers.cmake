@@ -8,6 +8,7 @@ set(POTSTILL_LAYERS
   "kernels:base formats"
   "edge:base formats text lm kernels"
   "server:base formats text lm"
+  "capi:base edge"
   "synth:base text lm"
   "eval:base text lm"
   "search:base"
@@ -19,6 +20,7 @@ set(POTSTILL_LAYERS
   "stages:base formats text lm kernels edge synth eval search recipe nn optim distill quant TORCH"
   "cli:base formats text lm kernels edge server synth eval search recipe stages"
 )
+set(POTSTILL_SHARED_CODE base formats text lm kernels edge)  # they go into libpotstill_edge.so as well
 set(POTSTILL_FOLDERS)
 foreach(row IN LISTS POTSTILL_LAYERS)
   string(REGEX MATCH "^([a-z]+):(.*)$" _ "${row}")
@@ -49,6 +51,9 @@ function(potstill_library)
   endif()
   add_library(potstill_${folder} STATIC ${sources})
   target_link_libraries(potstill_${folder} PUBLIC potstill_options ${arg_LINKS})
+  if(folder IN_LIST POTSTILL_SHARED_CODE)
+    set_target_properties(potstill_${folder} PROPERTIES POSITION_INDEPENDENT_CODE ON)
+  endif()
   foreach(other IN LISTS POTSTILL_ALLOWED_${folder})
     if(NOT folder STREQUAL "recipe" OR other STREQUAL "base")
       target_link_libraries(potstill_${folder} PUBLIC potstill_${other})

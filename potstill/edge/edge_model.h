@@ -1,4 +1,4 @@
-// EdgeModel: a GGUF file as a LanguageModel, without LibTorch.
+// EdgeModel: a GGUF file, or a W4A16 folder, as a LanguageModel, without LibTorch.
 #pragma once
 
 #include <cstdint>
@@ -23,9 +23,12 @@ struct EdgeOptions {
   ActivationMode activations = ActivationMode::kExact;
 };
 
+uint64_t model_bytes(const std::filesystem::path& path);  // of a file, or of the weights in a folder
+
 class EdgeModel : public LanguageModel {
  public:
-  // Maps the file; weights are read when a product first needs them. Throws Error(kIo | kFormat | kInput | kUsage).
+  // Maps a GGUF file or the weights of a Hugging Face folder; weights are read when a product first needs them. Throws
+  // Error(kIo | kFormat | kInput | kUsage).
   explicit EdgeModel(const std::filesystem::path& path, const EdgeOptions& options = {});
 
   // Called with each piece of text as it is certain; false stops the answer (finish: kStop).
@@ -45,6 +48,7 @@ class EdgeModel : public LanguageModel {
   const ModelConfig& config() const { return weights_.config; }
   const EdgeWeights& weights() const { return weights_; }
   KvCache& cache() { return cache_; }
+  const KvCache& cache() const { return cache_; }
   Forward& forward() { return forward_; }
   int threads() const { return pool_.size(); }
 

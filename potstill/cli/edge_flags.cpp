@@ -8,7 +8,7 @@ namespace potstill {
 std::atomic<bool> g_answer_stopped{false};
 
 void EdgeModelFlags::add_to(CLI::App& command, bool required) {
-  command.add_option("model", model, "GGUF file (F32, F16, BF16, Q8_0, Q4_0, Q4_1)")->required(required);
+  command.add_option("model", model, "GGUF file (F32, F16, BF16, Q8_0, Q4_0, Q4_1) or Hugging Face folder (W4A16, or 16 bits)")->required(required);
   command.add_option("--threads", threads, "threads (0 = one a CPU)")
       ->check(CLI::Range(0, 1024))
       ->capture_default_str();

@@ -119,7 +119,7 @@ nlohmann::ordered_json run_bench(EdgeModel& model, const BenchOptions& options) 
       {"decode_gb_per_s", decode_rate * bytes / 1e9},
       {"memory_gb_per_s", bandwidth / 1e9},
       {"bandwidth_share", decode_rate * bytes / bandwidth},
-      {"file_mb", static_cast<double>(std::filesystem::file_size(model.package().path)) / 1e6},
+      {"file_mb", static_cast<double>(model_bytes(model.package().path)) / 1e6},
       {"kv_cache_mb", static_cast<double>(cache.bytes_per_position()) * static_cast<double>(cache.length()) / 1e6},
       {"peak_rss_mb", peak_rss / 1e6}};
   // null where the counters cannot be read: in a virtual machine, or by anyone but root

@@ -15,14 +15,9 @@
 namespace potstill::edge {
 namespace {
 
-const GgufFile& gguf_of(const ModelPackage& package) {
-  const auto* checkpoint = dynamic_cast<const GgufCheckpoint*>(package.weights.get());
-  if (checkpoint == nullptr) {
-    throw Error(ErrorKind::kInput, package.path.string(),
-                fmt::format("is a {} model; this program runs GGUF files", package.format),
-                "potstill export --model DIR writes one");
-  }
-  return checkpoint->file();
+EdgeWeights bind_package(const ModelPackage& package) {
+  if (const auto* gguf = dynamic_cast<const GgufCheckpoint*>(package.weights.get())) return bind_weights(gguf->file());
+  return bind_folder(*package.weights, package.config);
 }
 
 int thread_count(int asked) {
@@ -43,14 +38,23 @@ int64_t context_length(int64_t asked, const ModelConfig& config) {
 
 // Name, size and shape stand for the weights: hashing a file that is only mapped would read all of it.
 std::string model_name(const ModelPackage& package) {
-  return fmt::format("{}@{}", package.path.stem().string(), std::filesystem::file_size(package.path));
+  return fmt::format("{}@{}", package.path.stem().string(), model_bytes(package.path));
 }
 
 }  // namespace
 
+uint64_t model_bytes(const std::filesystem::path& path) {
+  if (!std::filesystem::is_directory(path)) return std::filesystem::file_size(path);
+  uint64_t bytes = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(path)) {
+    if (entry.path().extension() == ".safetensors") bytes += entry.file_size();
+  }
+  return bytes;
+}
+
 EdgeModel::EdgeModel(const std::filesystem::path& path, const EdgeOptions& options)
     : package_(open_model(path)),
-      weights_(bind_weights(gguf_of(package_))),
+      weights_(bind_package(package_)),
       name_(model_name(package_)),
       pool_(thread_count(options.threads)),
       forward_(weights_, pool_, options.activations),

@@ -18,6 +18,7 @@ struct EdgeGlobal {
 struct EdgeModelFlags {
   std::string model, activations = "auto";
   int threads = 0;
+  bool huge_pages = false;
   int64_t context = 0;
 
   void add_to(CLI::App& command, bool required = true);

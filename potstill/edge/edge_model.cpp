@@ -8,6 +8,7 @@
 #include "potstill/base/check.h"
 #include "potstill/base/error.h"
 #include "potstill/base/machine.h"
+#include "potstill/edge/huge_pages.h"
 #include "potstill/edge/stop_strings.h"
 #include "potstill/formats/gguf_checkpoint.h"
 #include "potstill/lm/request_tokens.h"
@@ -60,6 +61,7 @@ EdgeModel::EdgeModel(const std::filesystem::path& path, const EdgeOptions& optio
       forward_(weights_, pool_, options.activations),
       cache_(weights_.config, context_length(options.context, weights_.config)),
       stop_ids_(stop_token_ids(package_)) {
+  if (options.huge_pages) move_to_huge_pages(weights_, pool_);
   if (package_.tokenizer->size() > weights_.config.vocab_size) {
     throw Error(ErrorKind::kFormat, path.string(),
                 fmt::format("has {} tokens but {} embeddings", package_.tokenizer->size(), weights_.config.vocab_size),

@@ -21,6 +21,7 @@ struct EdgeOptions {
   int threads = 0;      // 0 = one a CPU
   int64_t context = 0;  // positions; 0 = the model's own maximum
   ActivationMode activations = ActivationMode::kExact;
+  bool huge_pages = false;  // see huge_pages.h
 };
 
 uint64_t model_bytes(const std::filesystem::path& path);  // of a file, or of the weights in a folder

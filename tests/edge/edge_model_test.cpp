@@ -114,6 +114,14 @@ TEST_P(FamilyTest, AStepOfSeveralSequencesEqualsEachAlone) {
   EXPECT_EQ(alone, together);
 }
 
+TEST_P(FamilyTest, HugePagesChangeNoBit) {
+  EdgeModel mapped(tiny(GetParam()), {.threads = 2}), copied(tiny(GetParam()), {.threads = 2, .huge_pages = true});
+  const std::vector<TokenId> tokens{5, 77, 200, 31, 8, 90, 250, 13};
+  EXPECT_NE(mapped.weights().embedding.data, copied.weights().embedding.data);
+  EXPECT_EQ(all_logits(mapped, tokens, true), all_logits(copied, tokens, true));
+  EXPECT_EQ(all_logits(mapped, tokens, false), all_logits(copied, tokens, false));
+}
+
 TEST(Forward, StepRefusesAFullCacheBeforeAnySequenceMoved) {
   EdgeModel model(tiny("llama"), {.threads = 1});
   KvCache room(model.config(), 8), full(model.config(), 2);

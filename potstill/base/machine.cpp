@@ -1,7 +1,9 @@
 #include "potstill/base/machine.h"
 
+#include <malloc.h>
 #include <sched.h>
 
+#include <climits>
 #include <fstream>
 #include <sstream>
 #include <string>
@@ -54,6 +56,21 @@ int num_cpus() {
 std::string cpu_name() {
   const std::string name = cpuinfo_value("model name");
   return name.empty() ? "unknown processor" : name;
+}
+
+void keep_freed_memory() {
+#ifdef __GLIBC__
+  mallopt(M_MMAP_THRESHOLD, 32 << 20);  // the most that glibc allows
+  mallopt(M_TRIM_THRESHOLD, INT_MAX);
+#endif
+}
+
+bool cpu_has_avx512() {
+  const std::string flags = " " + cpuinfo_value("flags") + " ";
+  for (const char* flag : {" avx512f ", " avx512bw ", " avx512dq ", " avx512vl "}) {
+    if (flags.find(flag) == std::string::npos) return false;
+  }
+  return true;
 }
 
 bool cpu_has_native_bf16() {

@@ -1,7 +1,10 @@
 #include "potstill/nn/attention.h"
 
+#include <ATen/Parallel.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <algorithm>
+#include <atomic>
 #include <cmath>
 
 namespace potstill {
@@ -50,14 +53,33 @@ at::Tensor continuation_mask(int64_t num_tokens, int64_t parent_tokens, const He
   return at::zeros(hidden.sizes(), options).masked_fill_(hidden, -INFINITY);
 }
 
+// f(first row, end) for every sequence. Many short ones are shared out, each to one thread, the longest first: the work
+// inside one is too small to be cut. Few are cut inside.
+template <class F>
+void for_sequences(const std::vector<int64_t>& offsets, const F& f) {
+  std::vector<std::pair<int64_t, int64_t>> sequences;
+  for (size_t b = 0; b + 1 < offsets.size(); ++b) {
+    if (offsets[b] < offsets[b + 1]) sequences.emplace_back(offsets[b], offsets[b + 1]);
+  }
+  const int threads = at::get_num_threads();
+  if (threads == 1 || std::ssize(sequences) < 2 * threads) {
+    for (const auto& [begin, end] : sequences) f(begin, end);
+    return;
+  }
+  std::ranges::stable_sort(sequences, std::ranges::greater(), [](const auto& s) { return s.second - s.first; });
+  std::atomic<size_t> next = 0;
+  at::parallel_for(0, threads, 1, [&](int64_t, int64_t) {
+    const at::NoGradGuard no_grad;  // a thread's own setting
+    for (size_t i = next++; i < sequences.size(); i = next++) f(sequences[i].first, sequences[i].second);
+  });
+}
+
 struct CpuAttention : torch::autograd::Function<CpuAttention> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                             const std::vector<int64_t>& offsets, const HeadShape& shape) {
     at::Tensor out = at::empty_like(q);
     at::Tensor log_sum_exp = at::empty({q.size(0), shape.num_heads}, q.options().dtype(at::kFloat));
-    for (size_t b = 0; b + 1 < offsets.size(); ++b) {
-      const int64_t begin = offsets[b], end = offsets[b + 1];
-      if (begin == end) continue;
+    for_sequences(offsets, [&](int64_t begin, int64_t end) {
       const auto mask = window_mask(end - begin, shape, q);
       const auto [sequence_out, sequence_lse] = at::_scaled_dot_product_flash_attention_for_cpu(
           query_heads(q.slice(0, begin, end), shape), key_heads(k.slice(0, begin, end), shape),
@@ -67,7 +89,7 @@ struct CpuAttention : torch::autograd::Function<CpuAttention> {
           .unflatten(1, {shape.num_kv_heads, shape.group()})
           .permute({1, 2, 0})
           .copy_(sequence_lse);
-    }
+    });
     context->save_for_backward({q, k, v, out, log_sum_exp});
     context->saved_data["offsets"] = offsets;
     context->saved_data["shape"] =
@@ -83,9 +105,7 @@ struct CpuAttention : torch::autograd::Function<CpuAttention> {
     const HeadShape shape{s[0], s[1], s[2], s[3]};
     const auto grad_out = grads[0].contiguous();
     at::Tensor grad_q = at::empty_like(q), grad_k = at::empty_like(k), grad_v = at::empty_like(v);
-    for (size_t b = 0; b + 1 < offsets.size(); ++b) {
-      const int64_t begin = offsets[b], end = offsets[b + 1];
-      if (begin == end) continue;
+    for_sequences(offsets, [&](int64_t begin, int64_t end) {
       const auto rows = [&](const at::Tensor& x) { return x.slice(0, begin, end); };
       const auto mask = window_mask(end - begin, shape, q);
       // The kernel wants the layouts of its own forward: [N, T, heads, Dh] seen as [N, heads, T, Dh].
@@ -100,7 +120,7 @@ struct CpuAttention : torch::autograd::Function<CpuAttention> {
       // A group's gradients meet in the one k and v that its heads share.
       rows(grad_k).unflatten(1, {shape.num_kv_heads, shape.head_dim}).copy_(dk.sum(1).permute({1, 0, 2}));
       rows(grad_v).unflatten(1, {shape.num_kv_heads, shape.head_dim}).copy_(dv.sum(1).permute({1, 0, 2}));
-    }
+    });
     return {grad_q, grad_k, grad_v, {}, {}};
   }
 };

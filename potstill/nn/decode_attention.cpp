@@ -7,13 +7,7 @@
 #include <cstring>
 #include <vector>
 
-// The loader picks the widest instruction set that the machine has.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_THREAD__) && \
-    !defined(__SANITIZE_ADDRESS__)
-#define POTSTILL_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define POTSTILL_CLONES
-#endif
+#include "potstill/nn/clones.h"
 
 namespace potstill {
 namespace {

@@ -4,6 +4,7 @@
 
 #include "potstill/base/machine.h"
 #include "potstill/nn/decoder_layer.h"
+#include "potstill/nn/matmul.h"
 
 namespace potstill {
 namespace {
@@ -42,8 +43,8 @@ struct LoraLinear : torch::autograd::Function<LoraLinear> {
                             double scale, double dropout, int64_t seed) {
     const auto type = x.scalar_type();
     const auto dropped = dropout > 0 ? x * dropout_mask(x, dropout, static_cast<uint64_t>(seed)) : x;
-    const auto low = at::mm(dropped, a.to(type).t());  // [T, r]
-    at::Tensor y = at::linear(x, weight, bias);
+    const auto low = times_transposed(dropped, a.to(type));  // [T, r]
+    at::Tensor y = times_transposed(x, weight, bias);
     y.addmm_(low, b.to(type).t(), 1.0, scale);
     context->save_for_backward({x, weight, a, b, low});
     context->saved_data["scale"] = scale;
@@ -62,12 +63,12 @@ struct LoraLinear : torch::autograd::Function<LoraLinear> {
     const auto mask = dropout > 0 ? dropout_mask(x, dropout, static_cast<uint64_t>(context->saved_data["seed"].toInt()))
                                   : at::Tensor();
 
-    const auto grad_low = at::mm(grad, b.to(type)).mul_(scale);  // [T, r]
-    const auto grad_a = at::mm(grad_low.t(), mask.defined() ? x * mask : x).to(a.scalar_type());
+    const auto grad_low = times(grad, b.to(type)).mul_(scale);  // [T, r]
+    const auto grad_a = times(grad_low.t(), mask.defined() ? x * mask : x).to(a.scalar_type());
     const auto grad_b = at::mm(grad.t(), low).mul_(scale).to(b.scalar_type());
     at::Tensor grad_x;
     if (context->needs_input_grad(0)) {
-      grad_x = at::mm(grad, weight);
+      grad_x = times(grad, weight);
       if (mask.defined()) {
         grad_x.addcmul_(at::mm(grad_low, a.to(type)), mask);
       } else {
@@ -75,6 +76,18 @@ struct LoraLinear : torch::autograd::Function<LoraLinear> {
       }
     }
     return {grad_x, {}, {}, grad_a, grad_b, {}, {}, {}};
+  }
+};
+
+// y = x Wᵀ + bias, W and bias frozen: nothing of x is kept.
+struct FrozenLinear : torch::autograd::Function<FrozenLinear> {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight,
+                            const std::optional<at::Tensor>& bias) {
+    context->save_for_backward({weight});
+    return times_transposed(x, weight, bias);
+  }
+  static variable_list backward(AutogradContext* context, const variable_list& grads) {
+    return {times(grads[0], context->get_saved_variables()[0]), {}, {}};
   }
 };
 
@@ -111,8 +124,10 @@ void Linear::pack() {
 at::Tensor Linear::forward(const at::Tensor& x) const {
   const OptionalTensor optional_bias = bias.defined() ? OptionalTensor(bias) : std::nullopt;
   if (packed.defined()) return packed_linear(x, packed, optional_bias);
-  // With a frozen weight autograd keeps the weight alone for dx, and nothing of x.
-  if (!lora) return at::linear(x, weight, optional_bias);
+  if (!lora) {
+    const bool wants_gradient = at::GradMode::is_enabled() && x.requires_grad();
+    return wants_gradient ? FrozenLinear::apply(x, weight, optional_bias) : times_transposed(x, weight, optional_bias);
+  }
   const double dropout = at::GradMode::is_enabled() ? lora->dropout : 0.0;
   return LoraLinear::apply(x, weight, optional_bias, lora->a, lora->b, lora->scale, dropout,
                            static_cast<int64_t>(lora->dropout_seed));

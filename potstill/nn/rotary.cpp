@@ -2,6 +2,8 @@
 
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "potstill/nn/row_kernels.h"
+
 namespace potstill {
 namespace {
 
@@ -21,17 +23,25 @@ at::Tensor rotate(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& 
   return rotated.view(x.sizes()).to(x.scalar_type());
 }
 
+// cos, sin: the whole tables; sign -1 turns back.
+at::Tensor turn(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin, const at::Tensor& positions,
+                int sign) {
+  if (has_row_kernels(x) && x.dim() == 2) return rotate_rows(x, cos, sin, positions, static_cast<float>(sign));
+  const auto s = sin.index_select(0, positions);
+  return rotate(x, cos.index_select(0, positions), sign > 0 ? s : s.neg());
+}
+
 struct Rotate : torch::autograd::Function<Rotate> {
-  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& cos,
-                            const at::Tensor& sin) {
-    context->save_for_backward({cos, sin});
-    return rotate(x, cos, sin);
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin,
+                            const at::Tensor& positions) {
+    context->save_for_backward({cos, sin, positions});
+    return turn(x, cos, sin, positions, 1);
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& grads) {
     const auto saved = context->get_saved_variables();
     // A rotation's transpose turns the other way.
-    return {rotate(grads[0].contiguous(), saved[0], saved[1].neg()), {}, {}};
+    return {turn(grads[0].contiguous(), saved[0], saved[1], saved[2], -1), {}, {}, {}};
   }
 };
 
@@ -47,9 +57,8 @@ RotaryTable make_rotary_table(const ModelConfig& config, int64_t max_position, a
 }
 
 at::Tensor apply_rotary(const at::Tensor& x, const at::Tensor& positions, const RotaryTable& rotary) {
-  const auto cos = rotary.cos.index_select(0, positions), sin = rotary.sin.index_select(0, positions);
-  if (at::GradMode::is_enabled() && x.requires_grad()) return Rotate::apply(x, cos, sin);
-  return rotate(x.contiguous(), cos, sin);
+  if (at::GradMode::is_enabled() && x.requires_grad()) return Rotate::apply(x, rotary.cos, rotary.sin, positions);
+  return turn(x.contiguous(), rotary.cos, rotary.sin, positions, 1);
 }
 
 }  // namespace potstill

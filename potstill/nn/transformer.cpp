@@ -1,5 +1,7 @@
 #include "potstill/nn/transformer.h"
 
+#include "potstill/nn/matmul.h"
+
 namespace potstill {
 
 at::Tensor Transformer::hidden_states(const PackedBatch& batch) const {
@@ -11,7 +13,7 @@ at::Tensor Transformer::hidden_states(const PackedBatch& batch) const {
 
 at::Tensor Transformer::logits(const at::Tensor& hidden) const {
   if (packed_head.packed.defined()) return packed_head.forward(hidden).to(at::kFloat);
-  return at::linear(hidden, lm_head).to(at::kFloat);
+  return times_transposed(hidden, lm_head).to(at::kFloat);
 }
 
 void Transformer::pack() {

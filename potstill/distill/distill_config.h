@@ -24,7 +24,9 @@ struct DistillDataConfig {
 };
 
 struct DistillConfig {
-  // Loss: alpha · temperature² · KL(teacher || student) + (1 - alpha) · CE
+  // Loss: alpha · temperature² · divergence(teacher, student) + (1 - alpha) · CE
+  std::string divergence = "forward-kl";
+  double jsd_beta = 0.5;
   double alpha = 1.0;
   double temperature = 2.0;
 
@@ -53,9 +55,15 @@ struct DistillConfig {
   int64_t loss_rows = 128;
   int64_t eval_every = 0;
   int64_t checkpoint_every = 25;
+  std::string on_divergence = "retry";
 
   template <class Self, class Visitor>
   static void fields(Self& self, Visitor& visit) {
+    visit("divergence", self.divergence,
+          "what is made small between the distributions: KL(teacher || student), KL(student || teacher), or the "
+          "Jensen-Shannon divergence of GKD",
+          one_of({"forward-kl", "reverse-kl", "jsd"}));
+    visit("jsd_beta", self.jsd_beta, "the teacher's weight in jsd's mixture", in_range(0.001, 0.999));
     visit("alpha", self.alpha, "weight of the teacher's distribution; 1 - alpha is the labels'", in_range(0, 1));
     visit("temperature", self.temperature, "softens both distributions in the KL term", in_range(0.05, 100));
     visit("rank", self.rank, "rank of the LoRA factors", in_range(1, 4096));
@@ -64,8 +72,12 @@ struct DistillConfig {
     visit("use_rslora", self.use_rslora, "scale by lora_alpha / sqrt(rank) instead", any());
     visit("target_modules", self.target_modules, "linears that get factors: names such as q_proj, or all-linear",
           any());
-    visit("optimizer", self.optimizer, "optimizer of the factors", one_of({"muon", "adamw"}));
-    visit("lr", self.lr, "peak learning rate; 0 = the optimizer's default (0.02 for muon, 5e-4 for adamw)", in_range(0, 100));
+    visit("optimizer", self.optimizer,
+          "optimizer of the factors: muon, adamw or lora-muon, or several in turn with their shares of the steps, such "
+          "as adamw:0.5,muon:0.5",
+          any());
+    visit("lr", self.lr, "peak learning rate; 0 = the optimizer's default (0.02 for muon, 5e-4 for adamw)",
+          in_range(0, 100));
     visit("muon_scale", self.muon_scale, "how Muon scales a step by the factor's shape",
           one_of({"original", "match-rms-adamw", "spectral-unclamped"}));
     visit("momentum", self.momentum, "Muon's (Nesterov) momentum", in_range(0, 0.9999));
@@ -84,11 +96,15 @@ struct DistillConfig {
     visit("loss_rows", self.loss_rows, "answer positions whose logits are alive at a time", in_range(1, 65536));
     visit("eval_every", self.eval_every, "steps between measurements on the held-out pairs; 0 = only at the end",
           at_least(0));
+    visit("on_divergence", self.on_divergence,
+          "retry: begin again at a tenth of the learning rate, twice at most; stop: end the run with an error",
+          one_of({"retry", "stop"}));
     visit("checkpoint_every", self.checkpoint_every, "steps between checkpoints; 0 = none", at_least(0));
   }
 
   // The peak rate: `lr`, or the default of the optimizer and its scale rule when that is 0.
   double peak_lr() const;
+  double peak_lr(const std::string& optimizer_name) const;
 };
 
 // How the teacher's knowledge is kept: `potstill teach`.

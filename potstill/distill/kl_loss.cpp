@@ -1,8 +1,14 @@
 #include "potstill/distill/kl_loss.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <cmath>
 
 #include "potstill/base/check.h"
+#include "potstill/base/error.h"
+#include "potstill/distill/loss_rows.h"
+#include "potstill/nn/matmul.h"
 
 namespace potstill {
 namespace {
@@ -10,6 +16,35 @@ namespace {
 // [n, V] · [n, V] -> [n], without the product in between.
 at::Tensor row_dot(const at::Tensor& a, const at::Tensor& b) {
   return at::bmm(a.unsqueeze(1), b.unsqueeze(2)).reshape({a.size(0)});
+}
+
+// q (f - Σ q f), the slope of Σ q f along the logits where f's own change cancels.
+at::Tensor centred(const at::Tensor& q, const at::Tensor& f, const at::Tensor& mean) {
+  return at::mul(q, f.sub(mean.unsqueeze(1)));
+}
+
+// The sum over rows, given log q and log p [n, V], which it uses up; with want_gradient leaves T · its slope along the
+// logits in log_q. Slopes: TRL's generalized_jsd_loss by autograd gives the same (tests/golden/distill/divergences.py).
+double divergence(at::Tensor& log_q, at::Tensor& log_p, const KlLossOptions& options, bool want_gradient) {
+  const auto total = [](const at::Tensor& rows) { return rows.sum(at::kDouble).item<double>(); };
+  if (options.divergence == Divergence::kForwardKl) {
+    const auto p = at::exp(log_p);
+    const double sum = total(row_dot(p, log_p.sub_(log_q)));
+    if (want_gradient) log_q.exp_().sub_(p);
+    return sum;
+  }
+  const auto q = at::exp(log_q);
+  if (options.divergence == Divergence::kReverseKl) {
+    const auto ratio = log_q.sub(log_p), rows = row_dot(q, ratio);
+    if (want_gradient) log_q.copy_(centred(q, ratio, rows));
+    return total(rows);
+  }
+  const double beta = options.jsd_beta;
+  const auto log_m = at::logaddexp(log_p.add(std::log(beta)), log_q.add(std::log1p(-beta)));
+  const double from_p = total(row_dot(at::exp(log_p), log_p.sub(log_m)));
+  const auto ratio = log_q.sub(log_m), rows = row_dot(q, ratio);
+  if (want_gradient) log_q.copy_(centred(q, ratio, rows).mul_(1 - beta));
+  return beta * from_p + (1 - beta) * total(rows);
 }
 
 // Sums of one chunk; leaves dloss/dlogits in `student`. Both tensors are fp32 [n, V] and are used up.
@@ -35,17 +70,32 @@ KlLossSums chunk_loss(at::Tensor student, at::Tensor teacher, const at::Tensor& 
   }
   student.sub_(temperature == 1 ? log_sum : at::logsumexp(student, 1, true));  // log q
   teacher.sub_(at::logsumexp(teacher, 1, true));                               // log p
-  const auto p = at::exp(teacher);
-  sums.kl = row_dot(p, teacher.sub_(student)).sum(at::kDouble).item<double>();
+  sums.kl = divergence(student, teacher, options, want_gradient);
   sums.loss = alpha * temperature * temperature * sums.kl + (1 - alpha) * sums.ce;
   if (want_gradient) {
-    student.exp_().sub_(p).mul_(alpha * temperature);
+    student.mul_(alpha * temperature);
     if (ce_gradient.defined()) student.add_(ce_gradient);
   }
   return sums;
 }
 
+KlLossSums row_sums(const at::Tensor& student, const at::Tensor& teacher, const at::Tensor& labels,
+                    const KlLossOptions& options, double grad_scale, const at::Tensor& gradient) {
+  const auto [kl, ce] =
+      kl_loss_rows(student, teacher, labels, options.alpha, options.temperature, grad_scale, gradient);
+  const double squared = options.temperature * options.temperature;
+  return {
+      .loss = options.alpha * squared * kl + (1 - options.alpha) * ce, .kl = kl, .ce = ce, .tokens = student.size(0)};
+}
+
 }  // namespace
+
+Divergence parse_divergence(std::string_view name) {
+  if (name == "forward-kl") return Divergence::kForwardKl;
+  if (name == "reverse-kl") return Divergence::kReverseKl;
+  if (name == "jsd") return Divergence::kJsd;
+  throw Error(ErrorKind::kUsage, "divergence", fmt::format("'{}' is none", name), "forward-kl, reverse-kl or jsd");
+}
 
 KlLossSums& KlLossSums::operator+=(const KlLossSums& other) {
   loss += other.loss;
@@ -56,7 +106,7 @@ KlLossSums& KlLossSums::operator+=(const KlLossSums& other) {
 }
 
 at::Tensor head_logits(const at::Tensor& hidden, const at::Tensor& head) {
-  return at::mm(hidden.to(head.scalar_type()), head.t()).to(at::kFloat);
+  return times_transposed(hidden.to(head.scalar_type()), head).to(at::kFloat);
 }
 
 KlLossSums kl_loss(const at::Tensor& hidden, const at::Tensor& head, const at::Tensor& labels,
@@ -71,12 +121,21 @@ KlLossSums kl_loss(const at::Tensor& hidden, const at::Tensor& head, const at::T
   for (int64_t begin = 0; begin < hidden.size(0); begin += options.rows) {
     const int64_t count = std::min(options.rows, hidden.size(0) - begin);
     at::Tensor logits = head_logits(hidden.narrow(0, begin, count), real_head);
-    total += chunk_loss(logits, teacher(begin, begin + count), labels.narrow(0, begin, count), options,
-                        grad_hidden != nullptr);
+    const auto teacher_logits = teacher(begin, begin + count);
+    const auto chunk_labels = labels.narrow(0, begin, count);
+    at::Tensor logits_gradient;  // scaled before it is rounded: in 16 bits the product's range matters
+    if (logits.device().is_cpu() && options.divergence == Divergence::kForwardKl) {
+      if (grad_hidden) {
+        const bool in_place = head.scalar_type() == at::kFloat;
+        logits_gradient = in_place ? logits : at::empty(logits.sizes(), logits.options().dtype(head.scalar_type()));
+      }
+      total += row_sums(logits, teacher_logits, chunk_labels, options, grad_scale, logits_gradient);
+    } else {
+      total += chunk_loss(logits, teacher_logits, chunk_labels, options, grad_hidden != nullptr);
+      logits_gradient = logits.mul_(grad_scale).to(head.scalar_type());
+    }
     if (!grad_hidden) continue;
-    // Scaled first: in 16 bits the product's range matters.
-    const auto gradient = at::mm(logits.mul_(grad_scale).to(head.scalar_type()), real_head);
-    grad_hidden->narrow(0, begin, count).copy_(gradient);
+    grad_hidden->narrow(0, begin, count).copy_(times(logits_gradient, real_head));
   }
   return total;
 }

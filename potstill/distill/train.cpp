@@ -5,10 +5,12 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <cstdlib>
 #include <memory>
 
 #include "potstill/base/error.h"
 #include "potstill/base/interrupt.h"
+#include "potstill/base/log.h"
 #include "potstill/base/rng.h"
 #include "potstill/base/sha256.h"
 #include "potstill/distill/batches.h"
@@ -16,6 +18,7 @@
 #include "potstill/distill/kl_loss.h"
 #include "potstill/distill/knowledge_cache.h"
 #include "potstill/optim/adamw.h"
+#include "potstill/optim/lora_muon.h"
 #include "potstill/optim/muon.h"
 #include "potstill/optim/schedule.h"
 
@@ -26,24 +29,36 @@ using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
-std::unique_ptr<Optimizer> make_optimizer(const DistillConfig& config, std::vector<at::Tensor> parameters) {
-  if (config.optimizer == "adamw") {
+std::unique_ptr<Optimizer> make_optimizer(const std::string& name, const DistillConfig& config,
+                                          std::vector<at::Tensor> parameters) {
+  if (name == "adamw") {
     return std::make_unique<AdamW>(
         std::move(parameters),
         AdamWOptions{.beta1 = config.beta1, .beta2 = config.beta2, .weight_decay = config.weight_decay});
+  }
+  if (name == "lora-muon") {
+    return std::make_unique<LoraMuon>(
+        std::move(parameters), LoraMuonOptions{.momentum = config.momentum, .weight_decay = config.weight_decay});
   }
   return std::make_unique<Muon>(std::move(parameters), MuonOptions{.momentum = config.momentum,
                                                                    .weight_decay = config.weight_decay,
                                                                    .scale = parse_muon_scale(config.muon_scale)});
 }
 
+// Peak 1: a phase's own rate is multiplied in.
 CosineSchedule make_schedule(const DistillConfig& config, int64_t num_steps) {
   const auto warmup = static_cast<int64_t>(std::ceil(config.warmup_ratio * static_cast<double>(num_steps)));
-  return {.peak = config.peak_lr(),
-          .min_ratio = config.min_lr_ratio,
-          .warmup_steps = std::min(warmup, num_steps),
-          .num_steps = num_steps};
+  return {
+      .peak = 1, .min_ratio = config.min_lr_ratio, .warmup_steps = std::min(warmup, num_steps), .num_steps = num_steps};
 }
+
+// Thrown where the run cannot go on as it is; caught in run(), which may go back.
+struct Diverged {
+  std::string what;
+};
+
+constexpr int kMostRetries = 2;
+constexpr const char* kGood = "good/";  // before the names of a checkpoint's tensors that are the last good step's
 
 nlohmann::json to_json(const Agreement& a) {
   return {{"kl", a.kl}, {"top1", a.top1}, {"ce", a.ce}, {"teacher_ce", a.teacher_ce}, {"tokens", a.tokens}};
@@ -101,14 +116,21 @@ class Run {
                             .target_modules = config.target_modules},
                            seed);
     parameters_ = lora_parameters(adapter_);
-    optimizer_ = make_optimizer(config, parameters_);
+    phases_ = optimizer_phases(config.optimizer);
+    enter_phase();
   }
 
   TrainResult run() {
     if (hooks_.on_start) hooks_.on_start(adapter_);
     restore();
+    if (good_.tensors.empty()) keep_good();  // for a first step that is not finite
     while (done_ < static_cast<int64_t>(plan_.size()) && !stopped_) {
-      take_step();
+      try {
+        take_step();
+      } catch (const Diverged& diverged) {
+        go_back(diverged.what);
+        continue;
+      }
       const bool last = done_ == static_cast<int64_t>(plan_.size());
       if (last || (config_.eval_every > 0 && done_ % config_.eval_every == 0)) measure();
       const bool interrupted = interrupt_requested();
@@ -122,7 +144,9 @@ class Run {
  private:
   // Loss and gradients of the pairs of one step, cut into packed batches that fit the token budget.
   KlLossSums accumulate_gradients(std::span<const int64_t> records, TrainStep& log) {
-    const KlLossOptions options{.alpha = config_.alpha,
+    const KlLossOptions options{.divergence = parse_divergence(config_.divergence),
+                                .jsd_beta = config_.jsd_beta,
+                                .alpha = config_.alpha,
                                 .temperature = config_.temperature,
                                 .vocab_limit = vocab_limit_,
                                 .rows = config_.loss_rows};
@@ -143,7 +167,7 @@ class Run {
       at::Tensor gradient;
       sums += kl_loss(rows.detach(), student_.lm_head, batch.labels, teacher, options,
                       1.0 / static_cast<double>(log.answer_tokens), &gradient);
-      if (!std::isfinite(sums.loss)) fail("the loss is not finite", records);
+      if (!std::isfinite(sums.loss)) throw Diverged{"the loss is not finite"};
       rows.backward(gradient);
       log.tokens += batch.packed.num_tokens();
     }
@@ -159,7 +183,9 @@ class Run {
   void take_step() {
     const auto start = Clock::now();
     const auto& records = plan_[static_cast<size_t>(done_)];
-    TrainStep log{.step = done_ + 1, .num_steps = static_cast<int64_t>(plan_.size()), .lr = schedule_.lr(done_)};
+    TrainStep log{.step = done_ + 1, .num_steps = static_cast<int64_t>(plan_.size())};
+    enter_phase();
+    log.lr = lr();
     zero_grad(parameters_);
     const KlLossSums sums = accumulate_gradients(records, log);
     const auto count = static_cast<double>(log.answer_tokens);
@@ -167,22 +193,107 @@ class Run {
     log.kl = sums.kl / count;
     log.ce = sums.ce / count;
     log.grad_norm = clip_grad_norm(parameters_, config_.max_grad_norm);
-    if (!std::isfinite(log.grad_norm)) fail("the gradient is not finite", records);
+    if (!std::isfinite(log.grad_norm)) throw Diverged{"the gradient is not finite"};
+    watch(log.loss);
+    const auto optimizer_start = Clock::now();
     optimizer_->step(log.lr);
+    log.optimizer_seconds = seconds_since(optimizer_start);
     log.update_rms = optimizer_->update_rms();
     log.seconds = seconds_since(start);
-    ++done_;
     steps_.push_back(log);
-    check_divergence(records);
+    ++done_;
     if (hooks_.on_step) hooks_.on_step(log);
   }
 
-  // The smoothed loss, far above its own lowest: single steps scatter with the few answer tokens that they hold.
-  void check_divergence(std::span<const int64_t> records) {
-    smoothed_ = done_ == 1 ? steps_.back().loss : 0.8 * smoothed_ + 0.2 * steps_.back().loss;
-    lowest_ = done_ == 1 ? smoothed_ : std::min(lowest_, smoothed_);
-    if (smoothed_ <= 3 * std::max(lowest_, 0.1 * steps_.front().loss) || smoothed_ <= steps_.front().loss) return;
-    fail(fmt::format("training diverges: the loss rose to {:.3g} (smoothed) from {:.3g}", smoothed_, lowest_), records);
+  // The optimizer of the step at hand; its state begins at zero where its phase begins.
+  void enter_phase() {
+    const auto steps = static_cast<double>(plan_.size());
+    size_t now = 0;
+    while (now + 1 < phases_.size() && static_cast<double>(done_) >= phases_[now].until * steps - 1e-9) ++now;
+    if (optimizer_ && now == phase_) return;
+    phase_ = now;
+    optimizer_ = make_optimizer(phases_[now].optimizer, config_, parameters_);
+  }
+
+  // The optimizer that took the last step, whose state a checkpoint holds.
+  void restore_phase() {
+    const int64_t steps = done_;
+    done_ = std::max<int64_t>(0, steps - 1);
+    enter_phase();
+    done_ = steps;
+  }
+
+  double lr() const { return schedule_.lr(done_) * lr_factor_ * config_.peak_lr(phases_[phase_].optimizer); }
+
+  // Where a diverged run goes on from: the step at hand.
+  void keep_good() {
+    good_ = {.work = {},
+             .state = {{"done", done_}, {"smoothed", smoothed_}, {"lowest", lowest_}, {"steps", steps_.size()}},
+             .tensors = current_tensors()};
+    for (auto& [name, tensor] : good_.tensors) tensor = tensor.detach().clone();
+  }
+
+  void go_back(const std::string& what) {
+    const auto& records = plan_[static_cast<size_t>(done_)];
+    if (config_.on_divergence != "retry" || retries_ == kMostRetries) fail(what, records);
+    ++retries_;
+    lr_factor_ /= 10;
+    const int64_t from = done_;
+    zero_grad(parameters_);
+    done_ = good_.state.at("done");
+    smoothed_ = good_.state.at("smoothed");
+    lowest_ = good_.state.at("lowest");
+    steps_.resize(good_.state.at("steps"));
+    while (!evals_.empty() && evals_.back().at("step").get<int64_t>() > done_) evals_.erase(evals_.size() - 1);
+    optimizer_ = nullptr;
+    enter_phase();
+    auto tensors = good_.tensors;
+    take_tensors(tensors);
+    log_warning("train: {} at step {} of {}: going on from step {} at {:.3g} times the learning rate", what, from + 1,
+                plan_.size(), done_, lr_factor_);
+  }
+
+  // Factors, then the optimizer's state.
+  std::vector<NamedTensor> current_tensors() const {
+    std::vector<NamedTensor> tensors = optimizer_->state();
+    for (const auto& [path, pair] : adapter_.entries) {
+      tensors.push_back({path + ".lora_A.weight", pair->a});
+      tensors.push_back({path + ".lora_B.weight", pair->b});
+    }
+    return tensors;
+  }
+
+  void take_tensors(std::vector<NamedTensor>& tensors) {
+    const at::NoGradGuard no_grad;
+    const auto take = [&](const std::string& name, at::Tensor& target) {
+      const auto found = std::ranges::find(tensors, name, &NamedTensor::name);
+      if (found == tensors.end() || found->tensor.sizes() != target.sizes()) {
+        throw Error(ErrorKind::kFormat, checkpoint_folder_.string(), fmt::format("the checkpoint lacks '{}'", name),
+                    "delete it to start afresh");
+      }
+      target.copy_(found->tensor);
+      tensors.erase(found);
+    };
+    for (const auto& [path, pair] : adapter_.entries) {
+      take(path + ".lora_A.weight", pair->a);
+      take(path + ".lora_B.weight", pair->b);
+    }
+    optimizer_->load_state(tensors, checkpoint_folder_.string());
+  }
+
+  // The loss of the step at hand, before it changes anything: keeps what it was computed from where it is the lowest so
+  // far, and throws where it is far above that. Smoothed: single steps scatter with the few answer tokens that they
+  // hold.
+  void watch(double loss) {
+    const double first = done_ == 0 ? loss : steps_.front().loss;
+    const double smoothed = done_ == 0 ? loss : 0.8 * smoothed_ + 0.2 * loss;
+    if (done_ > 0 && smoothed > 3 * std::max(lowest_, 0.1 * first) && smoothed > first) {
+      throw Diverged{
+          fmt::format("training diverges: the loss rose to {:.3g} (smoothed) from {:.3g}", smoothed, lowest_)};
+    }
+    if (done_ == 0 || smoothed <= lowest_) keep_good();
+    smoothed_ = smoothed;
+    lowest_ = done_ == 0 ? smoothed : std::min(lowest_, smoothed);
   }
 
   [[noreturn]] void fail(std::string_view what, std::span<const int64_t> records) const {
@@ -190,8 +301,8 @@ class Run {
     for (const int64_t record : records) lines.push_back(data_.records[static_cast<size_t>(record)].line);
     throw Error(ErrorKind::kNumeric, "train",
                 fmt::format("{} at step {} of {} (learning rate {:.3g}; pairs of lines {})", what,
-                            std::min<int64_t>(done_ + 1, static_cast<int64_t>(plan_.size())), plan_.size(),
-                            schedule_.lr(done_), fmt::join(lines, ", ")),
+                            std::min<int64_t>(done_ + 1, static_cast<int64_t>(plan_.size())), plan_.size(), lr(),
+                            fmt::join(lines, ", ")),
                 "try a tenth of the learning rate, or a longer warm-up");
   }
 
@@ -212,11 +323,11 @@ class Run {
   }
 
   void save() const {
-    TrainCheckpoint checkpoint{.work = work_hash(), .state = {{"done", done_}}, .tensors = optimizer_->state()};
-    for (const auto& [path, pair] : adapter_.entries) {
-      checkpoint.tensors.push_back({path + ".lora_A.weight", pair->a});
-      checkpoint.tensors.push_back({path + ".lora_B.weight", pair->b});
-    }
+    TrainCheckpoint checkpoint{.work = work_hash(), .state = {{"done", done_}}, .tensors = current_tensors()};
+    for (const auto& [name, tensor] : good_.tensors) checkpoint.tensors.push_back({kGood + name, tensor});
+    checkpoint.state["good"] = good_.state;
+    checkpoint.state["retries"] = retries_;
+    checkpoint.state["lr_factor"] = lr_factor_;
     auto& steps = checkpoint.state["steps"] = nlohmann::json::array();
     for (const TrainStep& step : steps_) steps.push_back(nlohmann::json(to_json(step)));
     checkpoint.state["evals"] = evals_;
@@ -230,22 +341,18 @@ class Run {
     if (checkpoint_folder_.empty()) return;
     auto checkpoint = load_checkpoint(checkpoint_folder_, work_hash());
     if (!checkpoint) return;
-    const at::NoGradGuard no_grad;
-    const auto take = [&](const std::string& name, at::Tensor& target) {
-      const auto found = std::ranges::find(checkpoint->tensors, name, &NamedTensor::name);
-      if (found == checkpoint->tensors.end() || found->tensor.sizes() != target.sizes()) {
-        throw Error(ErrorKind::kFormat, checkpoint_folder_.string(), fmt::format("the checkpoint lacks '{}'", name),
-                    "delete it to start afresh");
-      }
-      target.copy_(found->tensor);
-      checkpoint->tensors.erase(found);
-    };
-    for (const auto& [path, pair] : adapter_.entries) {
-      take(path + ".lora_A.weight", pair->a);
-      take(path + ".lora_B.weight", pair->b);
-    }
-    optimizer_->load_state(checkpoint->tensors, checkpoint_folder_.string());
     done_ = checkpoint->state.at("done");
+    retries_ = checkpoint->state.at("retries");
+    lr_factor_ = checkpoint->state.at("lr_factor");
+    std::vector<NamedTensor> tensors;
+    good_ = {.work = {}, .state = checkpoint->state.at("good"), .tensors = {}};
+    for (auto& [name, tensor] : checkpoint->tensors) {
+      const bool is_good = name.starts_with(kGood);
+      (is_good ? good_.tensors : tensors)
+          .push_back({is_good ? name.substr(std::string_view(kGood).size()) : name, tensor});
+    }
+    restore_phase();
+    take_tensors(tensors);
     smoothed_ = checkpoint->state.at("smoothed");
     lowest_ = checkpoint->state.at("lowest");
     evals_ = checkpoint->state.at("evals");
@@ -261,6 +368,7 @@ class Run {
 
   TrainResult result() {
     TrainResult result{.student = student_, .adapter = adapter_, .held_out = held_out_, .steps = done_};
+    result.retries = retries_;
     result.stopped_early = stopped_ && done_ < static_cast<int64_t>(plan_.size());
     const size_t tail = std::max<size_t>(1, steps_.size() / 10);
     double seconds = 0, tokens = 0;
@@ -288,7 +396,12 @@ class Run {
 
   LoraAdapter adapter_;
   std::vector<at::Tensor> parameters_;
+  std::vector<OptimizerPhase> phases_;
+  size_t phase_ = 0;
   std::unique_ptr<Optimizer> optimizer_;
+  TrainCheckpoint good_;  // what the step with the lowest smoothed loss began with
+  int retries_ = 0;       // after divergence
+  double lr_factor_ = 1;
   int64_t done_ = 0;
   bool stopped_ = false;
   std::vector<TrainStep> steps_;
@@ -314,9 +427,37 @@ nlohmann::ordered_json to_json(const TrainStep& step) {
           {"tokens_per_s", step.seconds > 0 ? static_cast<double>(step.tokens) / step.seconds : 0.0}};
 }
 
-double DistillConfig::peak_lr() const {
+std::vector<OptimizerPhase> optimizer_phases(const std::string& text) {
+  constexpr const char* kHow = "muon, adamw or lora-muon; or several in turn with their shares, adamw:0.5,muon:0.5";
+  const auto refuse = [&](const std::string& what) { throw Error(ErrorKind::kUsage, "optimizer", what, kHow); };
+  std::vector<OptimizerPhase> phases;
+  double until = 0;
+  for (size_t begin = 0; begin <= text.size();) {
+    const size_t end = std::min(text.find(',', begin), text.size());
+    const std::string part = text.substr(begin, end - begin);
+    begin = end + 1;
+    const size_t colon = part.find(':');
+    const std::string name = part.substr(0, colon);
+    if (name != "muon" && name != "adamw" && name != "lora-muon") refuse(fmt::format("'{}' is no optimizer", name));
+    double share = 1;
+    if (colon != std::string::npos) {
+      char* rest = nullptr;
+      share = std::strtod(part.c_str() + colon + 1, &rest);
+      if (*rest != 0 || !(share > 0 && share <= 1)) refuse(fmt::format("'{}' is no share of the steps", part));
+    }
+    until += share;
+    phases.push_back({name, until});
+  }
+  if (std::abs(until - 1) > 1e-6) refuse(fmt::format("the shares of '{}' add up to {}, not 1", text, until));
+  return phases;
+}
+
+double DistillConfig::peak_lr() const { return peak_lr(optimizer_phases(optimizer).front().optimizer); }
+
+double DistillConfig::peak_lr(const std::string& name) const {
   if (lr > 0) return lr;
-  if (optimizer == "adamw") return 5e-4;
+  if (name == "adamw") return 5e-4;
+  if (name == "lora-muon") return 0.05;
   switch (parse_muon_scale(muon_scale)) {
     case MuonScale::kOriginal:
       return 0.02;

@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "potstill/base/jsonl.h"
@@ -113,6 +115,54 @@ TEST(KlLoss, EqualsPyTorchOnGoldenValuesWithPaddedHeads) {
     EXPECT_NEAR(sums.loss, expected["loss"], 1e-4);
     EXPECT_LT(max_difference(gradient, tensor_of(expected["grad_hidden"], {n, d})), 1e-5);
   }
+}
+
+// tests/golden/distill/divergences.json: TRL 1.16, which leaves T² out.
+TEST(KlLoss, OtherDivergencesAreTrlsTimesTheSquareOfTheTemperature) {
+  const auto golden = read_json_file(POTSTILL_SOURCE_DIR "/tests/golden/distill/divergences.json");
+  std::vector<double> z, v;
+  for (const auto& row : golden["student"]) z.insert(z.end(), row.begin(), row.end());
+  for (const auto& row : golden["teacher"]) v.insert(v.end(), row.begin(), row.end());
+  const auto student = at::tensor(z, at::kDouble).to(at::kFloat).view({7, 11});
+  const auto teacher = at::tensor(v, at::kDouble).to(at::kFloat).view({7, 11});
+  for (const auto& expected : golden["cases"]) {
+    const double beta = expected["beta"], temperature = expected["temperature"];
+    KlLossOptions options{.alpha = 1.0, .temperature = temperature, .vocab_limit = 11, .rows = 3};
+    options.divergence = beta == 0 ? Divergence::kForwardKl : beta == 1 ? Divergence::kReverseKl : Divergence::kJsd;
+    options.jsd_beta = beta;
+    at::Tensor gradient;
+    const auto sums = kl_loss(
+        student, at::eye(11), at::zeros({7}, at::kLong),
+        [&](int64_t begin, int64_t end) { return teacher.narrow(0, begin, end - begin).clone(); }, options, 1.0,
+        &gradient);
+    EXPECT_NEAR(sums.kl, expected["sum"], 1e-5) << beta;
+    EXPECT_NEAR(sums.loss, temperature * temperature * expected["sum"].get<double>(), 1e-4) << beta;
+    std::vector<double> slopes;
+    for (const auto& row : expected["gradient"]) slopes.insert(slopes.end(), row.begin(), row.end());
+    const auto slope = at::tensor(slopes, at::kDouble).view({7, 11}) * (temperature * temperature);
+    EXPECT_LT(max_difference(gradient, slope), 1e-5) << beta << " at T = " << temperature;
+  }
+}
+
+TEST(KlLoss, TokensThatTheTeacherRulesOutCountAsZero) {
+  Problem problem;
+  at::Tensor gradient;
+  const auto sums = kl_loss(
+      problem.hidden, problem.head, problem.labels,
+      [&](int64_t begin, int64_t end) {
+        auto logits = problem.teacher()(begin, end);
+        logits.narrow(1, 20, 10).fill_(-std::numeric_limits<float>::infinity());
+        return logits;
+      },
+      {.alpha = 1.0, .temperature = 2.0, .vocab_limit = 37, .rows = 4}, 1.0, &gradient);
+  EXPECT_TRUE(std::isfinite(sums.kl));
+  EXPECT_TRUE(gradient.isfinite().all().item<bool>());
+}
+
+TEST(KlLoss, SaysNotANumberForLogitsThatAreNone) {
+  Problem problem;
+  problem.hidden[3][2] = std::numeric_limits<float>::quiet_NaN();
+  EXPECT_TRUE(std::isnan(problem.run(1.0, 2.0).first.loss));
 }
 
 TEST(KlLoss, GivesTheSameGradientHoweverThePositionsAreCut) {

@@ -113,7 +113,8 @@ struct Killed {};
 TEST(TrainLora, GoesOnAfterAKillToTheSameBytes) {
   const Tiny tiny;
   const auto teacher = tiny.signal();
-  for (const std::string optimizer : {"muon", "adamw"}) {
+  // The kill lies behind the switch of the last one: its second optimizer's state is in the checkpoint.
+  for (const std::string optimizer : {"muon", "adamw", "lora-muon", "adamw:0.25,muon:0.75"}) {
     auto config = small_config();
     config.optimizer = optimizer;
     config.lora_dropout = 0.1;
@@ -186,7 +187,50 @@ TEST(TrainLora, StopsWhenItDiverges) {
   auto config = small_config();
   config.lr = 100;
   config.epochs = 40;
+  config.on_divergence = "stop";
   EXPECT_THROW(train_lora(tiny.student, teacher, tiny.data, config, 7), Error);
+}
+
+TEST(TrainLora, GoesBackToItsBestStepAtATenthOfTheRateWhenItDiverges) {
+  const Tiny tiny;
+  const auto teacher = tiny.signal();
+  auto config = small_config();
+  config.optimizer = "adamw";
+  config.lr = 1.0;
+  config.warmup_ratio = 0;
+  config.epochs = 20;
+  std::vector<TrainStep> told;
+  TrainHooks hooks;
+  hooks.on_step = [&](const TrainStep& step) { told.push_back(step); };
+  const auto result = train_lora(tiny.student, teacher, tiny.data, config, 7, hooks);
+  EXPECT_GE(result.retries, 1);
+  EXPECT_EQ(result.steps, num_train_steps(config, static_cast<int64_t>(tiny.data.train.size())));
+  EXPECT_LT(told.back().loss, told.front().loss);
+  EXPECT_GT(static_cast<int64_t>(told.size()), result.steps);  // the steps that were taken back were told as well
+}
+
+TEST(TrainLora, SwitchesItsOptimizerInMidRun) {
+  const Tiny tiny;
+  const auto teacher = tiny.signal();
+  auto config = small_config();
+  config.warmup_ratio = 0;
+  config.min_lr_ratio = 1;
+  const auto rates = [&](const std::string& optimizer) {
+    config.optimizer = optimizer;
+    std::vector<double> all;
+    TrainHooks hooks;
+    hooks.on_step = [&](const TrainStep& step) { all.push_back(step.lr); };
+    train_lora(tiny.student, teacher, tiny.data, config, 7, hooks);
+    return all;
+  };
+  const auto both = rates("adamw:0.5,muon:0.5");
+  ASSERT_GE(both.size(), 4u);
+  EXPECT_EQ(both.front(), rates("adamw").front());  // each at its own default rate
+  EXPECT_EQ(both.back(), rates("muon").back());
+  EXPECT_NE(both.front(), both.back());
+  for (const std::string bad : {"adamw:0.5,muon:0.4", "sgd", "adamw:x", "adamw:0.5,", ""}) {
+    EXPECT_THROW(optimizer_phases(bad), Error) << bad;
+  }
 }
 
 TEST(TrainLora, RefusesATeacherOfOtherData) {

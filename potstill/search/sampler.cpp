@@ -5,28 +5,10 @@
 #include <limits>
 #include <numeric>
 
+#include "potstill/search/unit_cube.h"
+
 namespace potstill {
 namespace {
-
-// u in [0, 1) -> a value of the distribution: equal shares of u to equal lengths, steps or choices.
-double from_unit(const Distribution& distribution, double u) {
-  const auto range = numeric_range(distribution);
-  if (!range) {
-    const auto count = std::get<CategoricalDistribution>(distribution).choices.size();
-    return std::floor(u * static_cast<double>(count));
-  }
-  double low = range->low - range->step / 2, high = range->high + range->step / 2;
-  if (range->log) {
-    low = std::log(low);
-    high = std::log(high);
-  }
-  double x = low + u * (high - low);
-  if (range->log) x = std::exp(x);
-  if (range->step > 0.0) x = range->low + std::round((x - range->low) / range->step) * range->step;
-  return std::clamp(x, range->low, range->high);
-}
-
-using UnitPoint = std::vector<double>;
 
 std::vector<UnitPoint> latin_hypercube(size_t dimensions, size_t count, Rng& rng) {
   std::vector<UnitPoint> points(count, UnitPoint(dimensions));
@@ -79,12 +61,7 @@ std::vector<Params> start_points(const Space& space, int64_t count, uint64_t see
     }
   }
   std::vector<Params> points;
-  for (const auto& unit : best) {
-    Params point;
-    size_t d = 0;
-    for (const auto& [name, distribution] : space) point[name] = from_unit(distribution, unit[d++]);
-    points.push_back(std::move(point));
-  }
+  for (const auto& unit : best) points.push_back(params_from_unit(space, unit));
   return points;
 }
 

@@ -12,9 +12,11 @@ namespace potstill {
 
 struct SearchConfig {
   int64_t trials = 16;
-  std::string objective = "kl";
-  std::string sampler = "tpe";
+  std::string objective = "post-quant-kl";
+  std::string sampler = "auto";
   int64_t startup_trials = 0;
+  std::string pruning = "none";
+  int64_t replicates = 0;
 
   // A range is [low, high], one number is a fixed value, an empty list leaves the setting to [train].
   std::vector<double> alpha = {0.0, 1.0};
@@ -30,10 +32,20 @@ struct SearchConfig {
   static void fields(Self& self, Visitor& visit) {
     visit("trials", self.trials, "trials of the study, each one training run", in_range(1, 100000));
     visit("objective", self.objective,
-          "what a trial is judged by on the held-out pairs: KL to the teacher at T = 1, the share of tokens where the "
-          "two disagree, or the training loss itself",
-          one_of({"kl", "agreement", "eval_loss"}));
-    visit("sampler", self.sampler, "how the next point is chosen", one_of({"tpe", "random"}));
+          "what a trial is judged by on the held-out pairs: KL to the teacher at T = 1 after a quick merge and GPTQ "
+          "(what will be deployed) or before them, the share of tokens where the two disagree, or the training loss "
+          "itself, which is a different quantity for every alpha and temperature",
+          one_of({"post-quant-kl", "kl", "agreement", "eval_loss"}));
+    visit("sampler", self.sampler,
+          "how the next point is chosen: Gaussian process, Parzen estimators, or at random; auto = gp up to 100 "
+          "trials, tpe beyond",
+          one_of({"auto", "gp", "tpe", "random"}));
+    visit("pruning", self.pruning,
+          "median: measure at a quarter, half and three quarters of a trial and give it up where it is behind the "
+          "median of the others",
+          one_of({"none", "median"}));
+    visit("replicates", self.replicates, "further runs of the best settings, each under a seed of its own",
+          in_range(0, 1000));
     visit("startup_trials", self.startup_trials,
           "trials before the model of the objective takes over; 0 = a quarter of all, 2 to 10", at_least(0));
     visit("alpha", self.alpha, "range of [train] alpha", in_range(0, 1));
@@ -46,6 +58,7 @@ struct SearchConfig {
     visit("lora_alpha_ratio", self.lora_alpha_ratio, "choices of lora_alpha / rank", in_range(1e-3, 1e3));
   }
 
+  std::string sampler_name() const { return sampler != "auto" ? sampler : trials <= 100 ? "gp" : "tpe"; }
   int64_t num_startup_trials() const {
     if (startup_trials > 0) return startup_trials;
     const int64_t quarter = trials / 4;

@@ -14,6 +14,8 @@
 #include "potstill/base/interrupt.h"
 #include "potstill/base/jsonl.h"
 #include "potstill/base/rng.h"
+#include "potstill/search/gp_sampler.h"
+#include "potstill/search/median_pruner.h"
 #include "potstill/search/tpe.h"
 
 namespace potstill {
@@ -37,7 +39,11 @@ std::unique_ptr<PointSampler> make_sampler(const StudyOptions& options) {
   if (options.sampler == "tpe") {
     return std::make_unique<TpeSampler>(TpeOptions{.n_startup_trials = options.n_startup_trials, .seed = options.seed});
   }
-  throw Error(ErrorKind::kUsage, "search", fmt::format("unknown sampler '{}'", options.sampler), "known: tpe, random");
+  if (options.sampler == "gp") {
+    return std::make_unique<GpSampler>(GpOptions{.n_startup_trials = options.n_startup_trials, .seed = options.seed});
+  }
+  throw Error(ErrorKind::kUsage, "search", fmt::format("unknown sampler '{}'", options.sampler),
+              "known: gp, tpe, random");
 }
 
 }  // namespace
@@ -81,6 +87,13 @@ nlohmann::json Trial::param(const std::string& name) const {
 nlohmann::ordered_json Trial::params() const { return external_params(*space_, stored_->params); }
 
 void Trial::report(int64_t step, double value) { storage_->report(stored_->id, step, value); }
+
+bool Trial::is_behind_median() const {
+  const auto trials = storage_->trials();
+  const std::vector<PastTrial> all(trials.begin(), trials.end());
+  const auto self = std::ranges::find(all, number(), &PastTrial::number);
+  return self != all.end() && potstill::is_behind_median(all, *self);
+}
 
 void Trial::set_user_attribute(std::string_view key, const nlohmann::json& value) {
   storage_->set_trial_attribute(stored_->id, key, value);

@@ -27,6 +27,9 @@ class Trial {
   uint64_t seed() const { return seed_; }  // of this trial, from the study's seed and its number
 
   void report(int64_t step, double value);
+  // Whether what was reported so far is behind the median of the study's complete trials; the objective then throws
+  // TrialPruned.
+  bool is_behind_median() const;
   void set_user_attribute(std::string_view key, const nlohmann::json& value);
 
  private:
@@ -44,7 +47,7 @@ struct TrialPruned {};
 
 struct StudyOptions {
   std::string name = "potstill";
-  std::string sampler = "tpe";  // or "random"
+  std::string sampler = "gp";  // or "tpe", "random"
   int64_t n_startup_trials = 10;
   uint64_t seed = 0;
 };

@@ -11,6 +11,7 @@ struct SearchOptions {
   SearchConfig search;
   DistillConfig train;
   DistillDataConfig data;
+  QuantizeConfig quantize;  // as `potstill quantize` has it
   std::filesystem::path out;
 };
 
@@ -33,6 +34,12 @@ std::string describe(const Artifact& artifact) {
                   best.at("objective").get<std::string>(), best.at("value").get<double>(),
                   held_out.at("kl").get<double>(), 100.0 * held_out.at("top1").get<double>());
   for (const auto& [name, value] : best.at("train").items()) text += fmt::format("\n  {} {}", name, value.dump());
+  if (best.contains("replicates")) {
+    const auto& replicates = best.at("replicates");
+    text += fmt::format("\n{} replicates: mean {:.5f}, 95 % interval {:.5f} to {:.5f}", replicates.at("values").size(),
+                        replicates.at("mean").get<double>(), replicates.at("interval95").at(0).get<double>(),
+                        replicates.at("interval95").at(1).get<double>());
+  }
   return text + fmt::format("\n{}\n`optuna-dashboard sqlite:///{}` shows the trials",
                             (artifact.path / "best.yaml").string(), (artifact.path / "study.db").string());
 }
@@ -45,7 +52,8 @@ void add_search_command(CLI::App& app, GlobalOptions& global) {
   auto [command, options] = new_command<SearchOptions>(
       app, "search", "Search the training settings that bring the student closest to its teacher");
   command->add_option("--student", options->inputs.student, "Hugging Face folder or GGUF")->required();
-  command->add_option("--teacher", options->inputs.knowledge, "knowledge cache of `potstill teach`")->required();
+  command->add_option("--teacher", options->inputs.knowledge, "knowledge cache of `potstill teach`, or a model")
+      ->required();
   command->add_option("--data", options->inputs.pairs, "pairs: JSONL with Alpaca fields or messages")->required();
   command->add_option("--out", options->out, "folder for study.db, best.yaml and trials.jsonl")->required();
   add_config_flags(*command, options->search);
@@ -59,9 +67,10 @@ void add_search_command(CLI::App& app, GlobalOptions& global) {
     check_config(options->train, "search");
     check_config(options->data, "search");
     const auto artifact = run_stage(
-        options->out, search_key(options->inputs, options->search, options->train, options->data, global.seed),
+        options->out,
+        search_key(options->inputs, options->search, options->train, options->data, options->quantize, global.seed),
         global.if_exists(), [&](ArtifactWriter& out) {
-          run_search_stage(options->inputs, options->search, options->train, options->data, out);
+          run_search_stage(options->inputs, options->search, options->train, options->data, options->quantize, out);
         });
     print_result(global, artifact.manifest, describe(artifact));
   });

@@ -124,8 +124,11 @@ void Pipeline::search() {
                             .pairs = pairs(),
                             .dtype = recipe_.top.dtype,
                             .device = recipe_.top.device};
-  run_stage(folder("search"), search_key(inputs, *recipe_.search, recipe_.train, recipe_.data, seed()), if_exists_,
-            [&](ArtifactWriter& out) { run_search_stage(inputs, *recipe_.search, recipe_.train, recipe_.data, out); });
+  run_stage(folder("search"),
+            search_key(inputs, *recipe_.search, recipe_.train, recipe_.data, recipe_.quantize, seed()), if_exists_,
+            [&](ArtifactWriter& out) {
+              run_search_stage(inputs, *recipe_.search, recipe_.train, recipe_.data, recipe_.quantize, out);
+            });
 }
 
 DistillConfig Pipeline::train_settings() const {

@@ -137,6 +137,9 @@ void run_report_stage(const ReportInputs& inputs, ArtifactWriter& out) {
   if (data["stages"].contains("search")) {
     data["search_objective"] = data["stages"]["search"]["config"].value("objective", "kl");
   }
+  if (const fs::path best = run / "search" / "best.json"; fs::exists(best)) {
+    data["search_best"] = ordered_json(read_json_file(best));
+  }
   data["train_log"] = records_of(run / "train" / "train_log.jsonl");
   data["layer_errors"] = records_of(run / "quantize" / "layer_errors.jsonl");
   const fs::path evaluation = run / "evaluate" / "evaluation.json";

@@ -59,7 +59,8 @@ DistillConfig settings_at(const nlohmann::ordered_json& point, const DistillConf
   SetNumber visitor{values};
   DistillConfig::fields(settings, visitor);
   settings.lora_alpha = point.value("lora_alpha_ratio", own_ratio) * static_cast<double>(settings.rank);
-  settings.lr = settings.peak_lr();
+  // Optimizers in turn have each a default of their own, which one number would replace.
+  if (settings.optimizer.find(',') == std::string::npos) settings.lr = settings.peak_lr();
   return settings;
 }
 

@@ -10,30 +10,12 @@
 #include "potstill/base/machine.h"
 #include "potstill/distill/setup.h"
 #include "potstill/distill/train.h"
+#include "potstill/stages/knowledge.h"
 
 namespace potstill {
 namespace {
 
 namespace fs = std::filesystem;
-
-// The cache itself, or one made of the teacher model under work/, whole or not at all.
-fs::path knowledge_of(const TrainInputs& inputs, const DistillDataConfig& data_config, ArtifactWriter& out) {
-  if (is_knowledge_cache(inputs.teacher)) return inputs.teacher;
-  const fs::path cache = out.work_file("knowledge"), partial = out.work_file("knowledge.partial");
-  if (fs::exists(cache)) return cache;
-  fs::remove_all(partial);
-  fs::create_directories(partial);
-  const ModelPackage teacher = open_model(inputs.teacher);
-  const DistillData data =
-      load_distill_data(inputs.data, *teacher.tokenizer, teacher.chat_template, data_config, out.seed());
-  LayerStreamOptions options;
-  options.device = compute_device(inputs.device);
-  options.dtype = compute_dtype(inputs.dtype, options.device);
-  log_info("reading the teacher's knowledge; `potstill teach` keeps it for other runs");
-  write_knowledge_cache(teacher, data, {}, options, partial);
-  fs::rename(partial, cache);
-  return cache;
-}
 
 nlohmann::ordered_json agreement_json(const Agreement& agreement) {
   return {{"kl", agreement.kl},
@@ -81,8 +63,10 @@ StageKey train_key(const TrainInputs& inputs, const DistillConfig& config, const
 
 void run_train_stage(const TrainInputs& inputs, const DistillConfig& config, const DistillDataConfig& data_config,
                      ArtifactWriter& out) {
-  const DistillSetup setup = open_distill_setup(inputs.student, knowledge_of(inputs, data_config, out), inputs.data,
-                                                data_config, inputs.dtype, inputs.device, out.seed());
+  keep_freed_memory();
+  const DistillSetup setup = open_distill_setup(
+      inputs.student, knowledge_of(inputs.teacher, inputs.data, data_config, inputs.dtype, inputs.device, out),
+      inputs.data, data_config, inputs.dtype, inputs.device, out.seed());
   Agreement before;
   if (!setup.data.held_out.empty()) {
     before = measure_agreement(setup.student, *setup.teacher, setup.data, setup.data.held_out, config.tokens_per_batch,
@@ -111,6 +95,7 @@ void run_train_stage(const TrainInputs& inputs, const DistillConfig& config, con
   out.record("held_out_pairs", setup.data.held_out.size());
   out.record("trainable_parameters", trainable);
   out.record("lr", config.peak_lr());
+  out.record("diverged_and_retried", result.retries);
   out.record("final_loss", result.final_loss);
   out.record("held_out_before", agreement_json(before));
   out.record("held_out", agreement_json(result.held_out));

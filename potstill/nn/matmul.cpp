@@ -29,15 +29,29 @@ at::Tensor onednn_linear(const at::Tensor& x, const at::Tensor& w, const Optiona
   return op.call(x, w, bias, "none", c10::List<std::optional<at::Scalar>>(), "");
 }
 
+// Undefined where oneDNN cannot: short of memory for its kernel it says no more than that. ATen's own product then
+// works, or names what is missing.
+at::Tensor try_onednn(const at::Tensor& x, const at::Tensor& w, const OptionalTensor& bias) {
+  try {
+    return onednn_linear(x, w, bias);
+  } catch (const std::exception&) {
+    return {};
+  }
+}
+
 }  // namespace
 
 at::Tensor times_transposed(const at::Tensor& x, const at::Tensor& w, const OptionalTensor& bias) {
-  if (prefers_onednn(x, w)) return onednn_linear(x, w, bias);
+  if (prefers_onednn(x, w)) {
+    if (auto y = try_onednn(x, w, bias); y.defined()) return y;
+  }
   return at::linear(x, w, bias);
 }
 
 at::Tensor times(const at::Tensor& x, const at::Tensor& w) {
-  if (prefers_onednn(x, w)) return onednn_linear(x, w.t(), {});
+  if (prefers_onednn(x, w)) {
+    if (auto y = try_onednn(x, w.t(), {}); y.defined()) return y;
+  }
   return at::mm(x, w);
 }
 

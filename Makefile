@@ -3,11 +3,11 @@ PRESET ?= release
 BUILD := build/$(PRESET)
 JOBS ?= $(shell nproc)
 
-.PHONY: help setup build test quickstart interop bench format tidy install clean
+.PHONY: help setup build test quickstart interop bench aarch64 format tidy install clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /  make \1\t/' | expand -t 20
 
 setup:  ## install Debian packages, fetch LibTorch and the demonstration model into .deps/
 	@scripts/setup
@@ -29,6 +29,9 @@ interop: build  ## check our files with the field's own packages (own Python env
 
 bench: build  ## micro-benchmarks and the comparisons with the peers
 	@cmake --preset $(PRESET) -DPOTSTILL_BENCH=ON >/dev/null && cmake --build --preset $(PRESET) -j $(JOBS)
+
+aarch64:  ## potstill-edge for 64-bit ARM in build/aarch64, its tests under qemu (g++-aarch64-linux-gnu, qemu-user-static)
+	@scripts/aarch64
 
 format:  ## clang-format every source file
 	@git ls-files '*.h' '*.cpp' | xargs clang-format -i

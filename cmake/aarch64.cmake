@@ -1,0 +1,18 @@
+# Cross-compiling for 64-bit ARM with Debian's g++-aarch64-linux-gnu; scripts/aarch64 fills the folder of libraries.
+set(CMAKE_SYSTEM_NAME Linux)
+set(CMAKE_SYSTEM_PROCESSOR aarch64)
+set(CMAKE_C_COMPILER aarch64-linux-gnu-gcc)
+set(CMAKE_CXX_COMPILER aarch64-linux-gnu-g++)
+get_filename_component(aarch64_root ${CMAKE_CURRENT_LIST_DIR}/../.deps/aarch64 ABSOLUTE)
+set(CMAKE_FIND_ROOT_PATH ${aarch64_root} /usr/aarch64-linux-gnu)
+set(CMAKE_FIND_ROOT_PATH_MODE_PROGRAM NEVER)
+set(CMAKE_FIND_ROOT_PATH_MODE_LIBRARY ONLY)
+set(CMAKE_FIND_ROOT_PATH_MODE_INCLUDE ONLY)
+set(CMAKE_FIND_ROOT_PATH_MODE_PACKAGE ONLY)
+# Headers that differ between machines (OpenSSL's configuration) lie beside the others.
+set(CMAKE_C_FLAGS_INIT "-isystem ${aarch64_root}/usr/include/aarch64-linux-gnu")
+set(CMAKE_CXX_FLAGS_INIT ${CMAKE_C_FLAGS_INIT})
+set(ENV{PKG_CONFIG_LIBDIR} ${aarch64_root}/usr/lib/aarch64-linux-gnu/pkgconfig:${aarch64_root}/usr/share/pkgconfig)
+set(ENV{PKG_CONFIG_SYSROOT_DIR} ${aarch64_root})
+find_program(qemu NAMES qemu-aarch64-static qemu-aarch64)
+set(CMAKE_CROSSCOMPILING_EMULATOR ${qemu} -L /usr/aarch64-linux-gnu -E LD_LIBRARY_PATH=${aarch64_root}/usr/lib/aarch64-linux-gnu)

@@ -24,7 +24,7 @@ teacher: {teacher}
 student: {teacher}
 prune: {{layers: 2}}
 data: {{held_out: 0.25}}
-search: {{trials: 2}}
+search: {{trials: 2, objective: kl}}
 train: {{rank: 4, batch_size: 2, checkpoint_every: 1}}
 quantize: {{group_size: 64, sequences: 8, sequence_length: 64}}
 """

@@ -30,7 +30,12 @@ void add_synth_command(CLI::App& app, GlobalOptions& global) {
   auto [command, options] =
       new_command<SynthOptions>(app, "synth", "Let a teacher write a task's question/answer pairs");
   command->add_option("--task", options->inputs.task, "task file, or the name of one in recipes/tasks")->required();
-  command->add_option("--teacher", options->inputs.teacher, "Hugging Face folder or GGUF file")->required();
+  command
+      ->add_option(
+          "--teacher", options->inputs.teacher,
+          "Hugging Face folder, GGUF file, or an OpenAI-compatible endpoint: https://host/v1 with --teacher-model;\n"
+          "its key comes from POTSTILL_TEACHER_API_KEY")
+      ->required();
   command->add_option("--out", options->out, "folder for D_gen.jsonl, rejected.jsonl and raw.jsonl")->required();
   add_config_flags(*command, options->config);
   command->callback([options = options, &global] {

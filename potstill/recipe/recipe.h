@@ -40,7 +40,10 @@ struct RecipeConfig {
     visit("device", self.device, "auto, cpu, cuda or cuda:N", any());
     visit("task", self.task, "task file: what the pairs are about", any());
     visit("pairs", self.pairs, "question/answer pairs of your own (.jsonl), in synth's place", any());
-    visit("data_teacher", self.data_teacher, "T1, writes the pairs: Hugging Face folder or GGUF", any());
+    visit("data_teacher", self.data_teacher,
+          "T1, writes the pairs: Hugging Face folder, GGUF, or the address of an OpenAI-compatible endpoint "
+          "(http://…/v1)",
+          any());
     visit("teacher", self.teacher, "T2, whose distributions the student learns", any());
     visit("student", self.student, "S1; with a [prune] section, the model that S1 is made of", any());
   }

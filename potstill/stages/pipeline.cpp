@@ -10,6 +10,7 @@
 #include "potstill/base/error.h"
 #include "potstill/base/interrupt.h"
 #include "potstill/base/log.h"
+#include "potstill/lm/http_client.h"
 #include "potstill/stages/evaluate_stage.h"
 #include "potstill/stages/export_stage.h"
 #include "potstill/stages/merge_stage.h"
@@ -103,7 +104,8 @@ void Pipeline::prune() {
 void Pipeline::synth() {
   if (!recipe_.top.pairs.empty()) return;
   const SynthInputs inputs{.task = recipe_.resolve(recipe_.top.task),
-                           .teacher = recipe_.resolve(recipe_.top.data_teacher),
+                           .teacher = is_endpoint(recipe_.top.data_teacher) ? fs::path(recipe_.top.data_teacher)
+                                                                            : recipe_.resolve(recipe_.top.data_teacher),
                            .dtype = recipe_.top.dtype,
                            .device = recipe_.top.device};
   run_stage(folder("synth"), synth_key(inputs, recipe_.synth, seed()), if_exists_,

@@ -9,6 +9,7 @@
 #include "potstill/base/error.h"
 #include "potstill/base/log.h"
 #include "potstill/base/machine.h"
+#include "potstill/lm/http_client.h"
 #include "potstill/lm/model_package.h"
 #include "potstill/nn/transformer.h"
 
@@ -174,7 +175,16 @@ void preflight(const Recipe& recipe, const fs::path& run_dir) {
   const ModelPackage teacher = open_named(recipe, "teacher", recipe.top.teacher);
   const ModelPackage source = open_named(recipe, "student", recipe.top.student);
   if (recipe.top.pairs.empty()) {
-    if (recipe.top.data_teacher != recipe.top.teacher) open_named(recipe, "data_teacher", recipe.top.data_teacher);
+    const std::string& data_teacher = recipe.top.data_teacher;
+    if (is_endpoint(data_teacher)) {
+      if (recipe.synth.teacher_model.empty()) {
+        throw Error(ErrorKind::kUsage, recipe.file.string(),
+                    "data_teacher is an endpoint, and synth.teacher_model is not set",
+                    "name the model as the endpoint does");
+      }
+    } else if (data_teacher != recipe.top.teacher) {
+      open_named(recipe, "data_teacher", data_teacher);
+    }
   }
   const std::string& words = recipe.top.pairs.empty() ? recipe.top.task : recipe.top.pairs;
   if (!fs::exists(recipe.resolve(words))) {

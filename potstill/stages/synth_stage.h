@@ -14,7 +14,7 @@ namespace potstill {
 
 struct SynthInputs {
   std::filesystem::path task;     // YAML file
-  std::filesystem::path teacher;  // Hugging Face folder or GGUF
+  std::filesystem::path teacher;  // Hugging Face folder, GGUF, or an endpoint's address
   std::string dtype = "auto", device = "auto";
 };
 

@@ -20,6 +20,12 @@ struct SynthConfig {
   int64_t max_question_tokens = 40;
   int64_t max_answer_tokens = 96;
   double heldout_share = 0.2;
+  // of a teacher behind an endpoint:
+  std::string teacher_model;
+  int64_t concurrency = 8;
+  int64_t budget_tokens = 0;
+  double budget_cost = 0;
+  double prompt_price = 0, answer_price = 0;
 
   template <class Self, class Visitor>
   static void fields(Self& self, Visitor& visit) {
@@ -41,6 +47,15 @@ struct SynthConfig {
     visit("max_answer_tokens", self.max_answer_tokens, "longer answers are cut and dropped", in_range(4, 32768));
     visit("heldout_share", self.heldout_share, "share of the pairs kept from training, to evaluate on",
           in_range(0.0, 0.9));
+    visit("teacher_model", self.teacher_model, "the model's name, where the teacher is an endpoint (http://…/v1)",
+          any());
+    visit("concurrency", self.concurrency, "requests that an endpoint gets at a time; fewer while it is busy",
+          in_range(1, 1024));
+    visit("budget_tokens", self.budget_tokens,
+          "stop cleanly when an endpoint has read and written so many (0 = any number)", in_range(0, 1e15));
+    visit("budget_cost", self.budget_cost, "stop cleanly when they cost so much (0 = any)", in_range(0.0, 1e9));
+    visit("prompt_price", self.prompt_price, "price of a million tokens read", in_range(0.0, 1e6));
+    visit("answer_price", self.answer_price, "price of a million tokens written", in_range(0.0, 1e6));
   }
 };
 

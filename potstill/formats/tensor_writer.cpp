@@ -16,7 +16,7 @@ uint64_t TensorSpec::bytes() const {
 }
 
 TensorWriter::TensorWriter(const std::filesystem::path& path, std::span<const std::byte> header,
-                           std::vector<PlacedTensor> tensors, uint64_t file_bytes)
+                           const std::vector<PlacedTensor>& tensors, uint64_t file_bytes)
     : path_(path), file_(path), file_bytes_(file_bytes) {
   for (const PlacedTensor& tensor : tensors) {
     const Region region{.offset = tensor.offset, .size = tensor.spec.bytes()};

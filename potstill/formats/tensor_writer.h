@@ -32,8 +32,8 @@ struct PlacedTensor {
 class TensorWriter {
  public:
   // Opens "<path>.partial" and writes header; the tensors lie behind it, gaps are zeros. file_bytes: the whole length.
-  TensorWriter(const std::filesystem::path& path, std::span<const std::byte> header, std::vector<PlacedTensor> tensors,
-               uint64_t file_bytes);
+  TensorWriter(const std::filesystem::path& path, std::span<const std::byte> header,
+               const std::vector<PlacedTensor>& tensors, uint64_t file_bytes);
 
   // Adds the next bytes of a tensor; tensors may take turns. Error(kInput) for an unknown name or too many bytes.
   void append(std::string_view name, std::span<const std::byte> bytes);

@@ -7,7 +7,7 @@
 
 namespace potstill {
 
-AddedTokens::AddedTokens(std::vector<const AddedToken*> tokens) {
+AddedTokens::AddedTokens(const std::vector<const AddedToken*>& tokens) {
   for (const AddedToken* token : tokens) {
     if (!token->content.empty()) sorted_.push_back(token);
   }

@@ -14,7 +14,7 @@ class AddedTokens {
  public:
   AddedTokens() = default;
   // `tokens` must outlive this; entries without content match nothing.
-  explicit AddedTokens(std::vector<const AddedToken*> tokens);
+  explicit AddedTokens(const std::vector<const AddedToken*>& tokens);
 
   bool empty() const { return sorted_.empty(); }
 

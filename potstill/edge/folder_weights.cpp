@@ -6,7 +6,7 @@
 
 #include "potstill/base/error.h"
 #include "potstill/edge/edge_weights.h"
-#include "potstill/formats/compressed_tensors.h"
+#include "potstill/formats/quantized_checkpoint.h"
 #include "potstill/kernels/kernels.h"
 
 namespace potstill::edge {
@@ -17,7 +17,7 @@ using kernels::MatrixView;
 class FolderBinder {
  public:
   FolderBinder(const WeightSource& source, EdgeWeights& weights)
-      : source_(source), packed_(dynamic_cast<const CompressedTensorsCheckpoint*>(&source)), weights_(weights) {}
+      : source_(source), packed_(dynamic_cast<const QuantizedCheckpoint*>(&source)), weights_(weights) {}
 
   MatrixView matrix(const std::string& name, int64_t rows, int64_t cols) {
     require_shape(name, {rows, cols});
@@ -62,7 +62,7 @@ class FolderBinder {
   }
 
   const WeightSource& source_;
-  const CompressedTensorsCheckpoint* packed_;
+  const QuantizedCheckpoint* packed_;
   EdgeWeights& weights_;
 };
 

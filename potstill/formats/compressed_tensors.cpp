@@ -13,6 +13,7 @@
 #include "potstill/base/error.h"
 #include "potstill/formats/ggml_blocks.h"
 #include "potstill/formats/strict_json.h"
+#include "potstill/formats/tensor_checks.h"
 
 namespace potstill {
 namespace {
@@ -53,19 +54,6 @@ uint8_t code_in_word(const TensorView& words, int64_t word, int64_t place) {
   uint32_t bits;
   std::memcpy(&bits, words.bytes.data() + static_cast<size_t>(word) * sizeof(bits), sizeof(bits));
   return static_cast<uint8_t>((bits >> (4 * place)) & 15);
-}
-
-void require_tensor(const TensorView& tensor, std::initializer_list<int64_t> shape, std::string_view where) {
-  if (std::ranges::equal(tensor.shape, shape)) return;
-  throw Error(ErrorKind::kFormat, where,
-              fmt::format("tensor '{}' is [{}] but the layer's shape and group size make it [{}]", tensor.name,
-                          fmt::join(tensor.shape, ", "), fmt::join(shape, ", ")));
-}
-
-void require_dtype(const TensorView& tensor, DType dtype, std::string_view where) {
-  if (tensor.dtype == dtype) return;
-  throw Error(ErrorKind::kFormat, where,
-              fmt::format("tensor '{}' is {}, not {}", tensor.name, dtype_name(tensor.dtype), dtype_name(dtype)));
 }
 
 CompressedTensorsConfig read_config(const std::filesystem::path& folder) {
@@ -145,7 +133,7 @@ CompressedTensorsCheckpoint::CompressedTensorsCheckpoint(const std::filesystem::
 CompressedTensorsCheckpoint::Packed CompressedTensorsCheckpoint::read_packed(const std::string& module) const {
   const TensorView& shape = files_.stored(module + std::string(kShape));
   require_dtype(shape, DType::kI64, where());
-  require_tensor(shape, {2}, where());
+  require_shape(shape, {2}, where());
   int64_t sizes[2];
   std::memcpy(sizes, shape.bytes.data(), sizeof(sizes));
   const auto [out, in] = sizes;
@@ -161,8 +149,8 @@ CompressedTensorsCheckpoint::Packed CompressedTensorsCheckpoint::read_packed(con
                 .in_features = in,
                 .group_size = group};
   require_dtype(packed.codes, DType::kI32, where());
-  require_tensor(packed.codes, {out, ceil_div(in, kCodesPerWord)}, where());  // bounds out and in by the file
-  require_tensor(packed.scales, {out, in / group}, where());
+  require_shape(packed.codes, {out, ceil_div(in, kCodesPerWord)}, where());  // bounds out and in by the file
+  require_shape(packed.scales, {out, in / group}, where());
   if (!is_float(packed.scales.dtype)) {
     throw Error(
         ErrorKind::kFormat, where(),
@@ -171,7 +159,7 @@ CompressedTensorsCheckpoint::Packed CompressedTensorsCheckpoint::read_packed(con
   if (!config_.symmetric) {
     packed.zeros = files_.stored(module + std::string(kZeroPoint));
     require_dtype(packed.zeros, DType::kI32, where());
-    require_tensor(packed.zeros, {ceil_div(out, kCodesPerWord), in / group}, where());
+    require_shape(packed.zeros, {ceil_div(out, kCodesPerWord), in / group}, where());
   }
   return packed;
 }

@@ -16,9 +16,8 @@
 #include <vector>
 
 #include "potstill/formats/hf_checkpoint.h"
-#include "potstill/formats/quantized_linear.h"
+#include "potstill/formats/quantized_checkpoint.h"
 #include "potstill/formats/safetensors.h"
-#include "potstill/formats/weight_source.h"
 
 namespace potstill {
 
@@ -42,9 +41,8 @@ std::vector<TensorSpec> packed_specs(std::string_view module, int64_t out_featur
 // Writes those tensors of linear.name. Error(kNumeric) when scale_dtype cannot hold a scale exactly.
 void write_packed(SafetensorsFolderWriter& writer, const QuantizedLinear& linear, DType scale_dtype = DType::kF16);
 
-// A pack-quantized folder. A quantized linear appears as "<module>.weight" of DType::kQ4_0 and is dequantized by
-// read_rows; the other weights are as in HfCheckpoint.
-class CompressedTensorsCheckpoint : public WeightSource {
+// A pack-quantized folder.
+class CompressedTensorsCheckpoint : public QuantizedCheckpoint {
  public:
   // tied: as in HfCheckpoint.
   explicit CompressedTensorsCheckpoint(const std::filesystem::path& folder, bool tied = false);
@@ -55,9 +53,11 @@ class CompressedTensorsCheckpoint : public WeightSource {
   void read_rows(std::string_view name, int64_t row_begin, int64_t num_rows, std::span<float> out) const override;
 
   const CompressedTensorsConfig& config() const { return config_; }
-  bool is_quantized(std::string_view name) const { return packed_.contains(name); }  // "<module>.weight"
-  uint64_t stored_bytes(std::string_view name) const;   // of a weight with its scales and zeros
-  QuantizedLinear linear(std::string_view name) const;  // "<module>.weight"
+  bool is_quantized(std::string_view name) const override { return packed_.contains(name); }
+  bool symmetric() const override { return config_.symmetric; }
+  int64_t group_size() const override { return config_.group_size; }
+  uint64_t stored_bytes(std::string_view name) const override;
+  QuantizedLinear linear(std::string_view name) const override;
 
  private:
   struct Packed {

@@ -22,7 +22,7 @@ struct TypeTotals {
 
 // Name of the stored type and its bytes; a packed linear counts its scales.
 std::pair<std::string, uint64_t> stored_as(const ModelPackage& model, const WeightInfo& weight) {
-  const auto* packed = dynamic_cast<const CompressedTensorsCheckpoint*>(model.weights.get());
+  const auto* packed = dynamic_cast<const QuantizedCheckpoint*>(model.weights.get());
   if (packed == nullptr || !packed->is_quantized(weight.name)) {
     return {std::string(dtype_name(weight.dtype)), tensor_bytes(weight.dtype, weight.shape).value_or(0)};
   }
@@ -80,10 +80,11 @@ Json tokenizer_json(const ModelPackage& model) {
 }
 
 Json quantization_json(const ModelPackage& model, const std::map<std::string, TypeTotals>& by_type) {
-  if (const auto* packed = dynamic_cast<const CompressedTensorsCheckpoint*>(model.weights.get())) {
-    Json json = {{"method", "compressed-tensors"}, {"bits", 4}, {"symmetric", packed->config().symmetric}};
-    json["group_size"] = packed->config().group_size > 0 ? Json(packed->config().group_size) : Json("channel");
-    if (!packed->config().actorder.empty()) json["actorder"] = packed->config().actorder;
+  if (const auto* packed = dynamic_cast<const QuantizedCheckpoint*>(model.weights.get())) {
+    Json json = {{"method", model.format}, {"bits", 4}, {"symmetric", packed->symmetric()}};
+    json["group_size"] = packed->group_size() > 0 ? Json(packed->group_size()) : Json("channel");
+    const auto* folder = dynamic_cast<const CompressedTensorsCheckpoint*>(packed);
+    if (folder != nullptr && !folder->config().actorder.empty()) json["actorder"] = folder->config().actorder;
     return json;
   }
   Json types = Json::array();
@@ -96,7 +97,8 @@ Json quantization_json(const ModelPackage& model, const std::map<std::string, Ty
 // "49,152"
 std::string grouped(int64_t number) {
   std::string digits = std::to_string(number);
-  for (auto at = static_cast<int64_t>(digits.size()) - 3; at > 0; at -= 3) digits.insert(static_cast<size_t>(at), 1, ',');
+  for (auto at = static_cast<int64_t>(digits.size()) - 3; at > 0; at -= 3)
+    digits.insert(static_cast<size_t>(at), 1, ',');
   return digits;
 }
 

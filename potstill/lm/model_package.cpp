@@ -10,6 +10,7 @@
 #include "potstill/base/jsonl.h"
 #include "potstill/formats/compressed_tensors.h"
 #include "potstill/formats/gguf_checkpoint.h"
+#include "potstill/formats/gptq_checkpoint.h"
 #include "potstill/formats/hf_checkpoint.h"
 #include "potstill/formats/model_weights.h"
 #include "potstill/lm/gguf_vocabulary.h"
@@ -86,9 +87,10 @@ OpenedWeights open_folder_weights(const fs::path& folder, const nlohmann::json& 
   if (method == "compressed-tensors") {
     return {std::make_shared<CompressedTensorsCheckpoint>(folder, tied), "compressed-tensors"};
   }
+  if (method == "gptq") return {std::make_shared<GptqCheckpoint>(folder, tied), "gptq"};
   throw Error(ErrorKind::kInput, (folder / "config.json").string(),
               fmt::format("quantization method {} is not supported", method.dump()),
-              "supported: unquantized weights, or compressed-tensors W4A16 (pack-quantized)");
+              "supported: unquantized weights, compressed-tensors W4A16 (pack-quantized), 4-bit gptq");
 }
 
 ModelPackage open_folder(const fs::path& folder) {

@@ -20,11 +20,11 @@ struct ModelPackage {
   std::shared_ptr<const Tokenizer> tokenizer;
   ChatTemplate chat_template;
   nlohmann::json generation_config;  // {} when absent
-  std::string format;                // "safetensors", "gguf", "compressed-tensors"
+  std::string format;                // "safetensors", "gguf", "compressed-tensors", "gptq"
 };
 
-// A Hugging Face folder (safetensors, or W4A16 compressed-tensors) or a .gguf file. Tensors named by the config are
-// checked for presence and shape before anything is read. Throws Error(kIo | kFormat | kInput).
+// A Hugging Face folder (safetensors, or W4A16 in compressed-tensors or GPTQ layout) or a .gguf file. Tensors named by
+// the config are checked for presence and shape before anything is read. Throws Error(kIo | kFormat | kInput).
 ModelPackage open_model(const std::filesystem::path& path);
 
 // Ids that end an answer: eos ids of config and generation config, and the template's end-of-turn token.

@@ -173,4 +173,31 @@ POTSTILL_CLONES void gptq_block(const ColumnWork& work, const GptqBlock& block, 
   }
 }
 
+POTSTILL_CLONES int64_t descend_codes(const ColumnWork& work, const float* hessian, float* gradient, int64_t row) {
+  const int64_t rows = work.rows, columns = work.columns;
+  alignas(64) Row move;
+  int64_t moved = 0;
+  for (int64_t j = 0; j < columns; ++j) {
+    const float* scale = work.scales + work.group_of[j] * rows + row;
+    const float* own = gradient + j * kLanes;
+    const float* coupling = hessian + j * columns;
+    int8_t* code = work.codes + j * rows + row;
+    int32_t moved_here = 0;
+    for (int64_t r = 0; r < kLanes; ++r) {
+      const float steps = std::min(std::max(own[r] / (scale[r] * coupling[j]), -16.0f), 16.0f);
+      const float from = static_cast<float>(code[r]);
+      const float to = std::min(std::max(from + round_even(steps), kCodeMin), kCodeMax);
+      code[r] = static_cast<int8_t>(to);
+      move[r] = (to - from) * scale[r];
+      moved_here += to != from;
+    }
+    if (moved_here == 0) continue;
+    moved += moved_here;
+    for (int64_t k = 0; k < columns; ++k) {
+      for (int64_t r = 0; r < kLanes; ++r) gradient[k * kLanes + r] -= move[r] * coupling[k];
+    }
+  }
+  return moved;
+}
+
 }  // namespace potstill::quant

@@ -51,4 +51,11 @@ struct GptqBlock {
 };
 void gptq_block(const ColumnWork& work, const GptqBlock& block, const ScaleSearch& search, int64_t row);
 
+// One sweep of coordinate descent on the codes of rows [row, row + kLanes), columns in their own order.   section 10
+//   v = w − q, g = H v:  code j moves by the whole t nearest to g_j / (s H_jj), which lowers vᵀ H v by
+//   2 t s g_j − t² s² H_jj >= 0, and g −= t s H_:j
+// hessian [columns, columns] is symmetric with a positive diagonal; gradient [columns, kLanes] holds g of these rows
+// and is kept up to date. Returns the number of codes that moved. work.weights is not read.
+int64_t descend_codes(const ColumnWork& work, const float* hessian, float* gradient, int64_t row);
+
 }  // namespace potstill::quant

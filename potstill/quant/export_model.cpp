@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "potstill/base/error.h"
-#include "potstill/formats/compressed_tensors.h"
+#include "potstill/formats/quantized_checkpoint.h"
 #include "potstill/lm/gguf_export.h"
 
 namespace potstill {
@@ -24,9 +24,9 @@ DType parse_gguf_dtype(const std::string& word) {
 bool is_embedding(std::string_view name) { return name == "model.embed_tokens.weight" || name == "lm_head.weight"; }
 
 // A linear that is 4-bit already: its own codes as blocks.
-GgufExportTensor packed_tensor(const CompressedTensorsCheckpoint& checkpoint, const WeightInfo& info) {
+GgufExportTensor packed_tensor(const QuantizedCheckpoint& checkpoint, const WeightInfo& info) {
   auto linear = std::make_shared<QuantizedLinear>();  // unpacked when its first row is asked for, gone after its last
-  const DType dtype = checkpoint.config().symmetric ? DType::kQ4_0 : DType::kQ4_1;
+  const DType dtype = checkpoint.symmetric() ? DType::kQ4_0 : DType::kQ4_1;
   return {
       .name = info.name,
       .dtype = dtype,
@@ -40,12 +40,12 @@ GgufExportTensor packed_tensor(const CompressedTensorsCheckpoint& checkpoint, co
 
 std::vector<GgufExportTensor> export_tensors(const ModelPackage& model, const ExportConfig& config) {
   const DType embeddings = parse_gguf_dtype(config.embeddings);
-  const auto* packed = dynamic_cast<const CompressedTensorsCheckpoint*>(model.weights.get());
+  const auto* packed = dynamic_cast<const QuantizedCheckpoint*>(model.weights.get());
   if (packed == nullptr) {
     const DType linears = config.weights == "auto" ? DType::kF16 : parse_gguf_dtype(config.weights);
     return gguf_export_tensors(*model.weights, linears, embeddings);
   }
-  const std::string own = packed->config().symmetric ? "q4_0" : "auto";
+  const std::string own = packed->symmetric() ? "q4_0" : "auto";
   if (config.weights != "auto" && config.weights != own) {
     throw Error(
         ErrorKind::kUsage, model.path.string(),

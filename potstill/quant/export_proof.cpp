@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "potstill/base/error.h"
+#include "potstill/formats/quantized_checkpoint.h"
 #include "potstill/nn/layer_stream.h"
 #include "potstill/quant/export_model.h"
 
@@ -42,6 +43,15 @@ double rounding_bound(DType dtype) {
   }
 }
 
+// A 4-bit linear keeps its codes and scales in every 4-bit layout. Q4_1 alone stores −scale · zero rounded to fp16; a
+// row's largest value may be smaller than that product (zero 7, codes near it), by 15 at most.
+double rounding_bound(const ModelPackage& source, const WeightInfo& original, const WeightInfo& copy) {
+  const auto* packed = dynamic_cast<const QuantizedCheckpoint*>(source.weights.get());
+  if (packed == nullptr || !packed->is_quantized(original.name)) return rounding_bound(copy.dtype);
+  if (copy.dtype == DType::kQ4_1) return 15 * 0x1p-11;
+  return copy.dtype == DType::kQ4_0 ? 0.0 : rounding_bound(copy.dtype);
+}
+
 struct WeightDifferences {
   int64_t equal = 0, rounded = 0;
   double worst_share = 0.0;  // of the bound
@@ -53,11 +63,7 @@ void compare_weight(const ModelPackage& source, const ModelPackage& exported, co
   const auto& original = source.weights->require(name);
   const auto& copy = exported.weights->require(name);
   if (original.shape != copy.shape) fail(exported.path.string(), fmt::format("'{}' has another shape", name));
-  // A 4-bit weight keeps its codes and scales; what is stored wider was rounded once.
-  const double bound =
-      original.dtype == DType::kQ4_0 && copy.dtype == DType::kQ4_0 && source.format == "compressed-tensors"
-          ? 0.0
-          : rounding_bound(copy.dtype);
+  const double bound = rounding_bound(source, original, copy);
   const int64_t rows = original.shape.size() > 1 ? original.shape[0] : 1, columns = original.shape.back();
   std::vector<float> a, b;
   bool equal = true;

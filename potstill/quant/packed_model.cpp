@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <cmath>
 #include <utility>
 #include <vector>
 
@@ -12,14 +11,11 @@
 #include "potstill/base/error.h"
 #include "potstill/base/jsonl.h"
 #include "potstill/formats/compressed_tensors.h"
-#include "potstill/formats/ggml_blocks.h"
 #include "potstill/nn/decoder_layer.h"
+#include "potstill/quant/copy_weight.h"
 
 namespace potstill {
 namespace {
-
-constexpr float kLargestHalf = 65504.0f;
-constexpr int64_t kValuesAtOnce = int64_t{1} << 22;  // rows of the embedding table are converted 16 MB at a time
 
 nlohmann::ordered_json quantization_config(const QuantizeSettings& settings) {
   CompressedTensorsConfig config;
@@ -27,29 +23,6 @@ nlohmann::ordered_json quantization_config(const QuantizeSettings& settings) {
   config.symmetric = settings.grid.symmetric;
   if (settings.gptq && settings.order == QuantOrder::kStatic) config.actorder = "static";
   return compressed_tensors_config_to_json(config);
-}
-
-std::vector<std::byte> as_halves(std::span<const float> values, const std::string& name) {
-  for (const float value : values) {
-    if (std::fabs(value) <= kLargestHalf) continue;  // NaN fails too
-    throw Error(ErrorKind::kNumeric, name, fmt::format("holds {}, which fp16 cannot", value),
-                "the checkpoint is damaged, or needs another dtype than the fp16 of this format");
-  }
-  std::vector<std::byte> halves(values.size() * 2);
-  encode_row(DType::kF16, values, halves);
-  return halves;
-}
-
-void copy_as_halves(const WeightSource& source, const WeightInfo& info, SafetensorsFolderWriter& writer) {
-  const int64_t rows = info.shape.size() > 1 ? info.shape[0] : 1, columns = info.shape.back();
-  const int64_t step = std::max<int64_t>(1, kValuesAtOnce / std::max<int64_t>(columns, 1));
-  std::vector<float> values;
-  for (int64_t row = 0; row < rows; row += step) {
-    const int64_t count = std::min(step, rows - row);
-    values.resize(static_cast<size_t>(count * columns));
-    source.read_rows(info.name, row, count, values);
-    writer.append(info.name, as_halves(values, info.name));
-  }
 }
 
 bool is_quantized_weight(const std::string& name, const ModelConfig& config) {
@@ -165,7 +138,7 @@ void write_packed_model(const ModelPackage& source, const QuantizeSettings& sett
   }
 
   SafetensorsFolderWriter writer(folder, specs);
-  for (const auto& info : others) copy_as_halves(*source.weights, info, writer);
+  for (const auto& info : others) copy_weight(*source.weights, info, DType::kF16, writer);
   for (int64_t layer = 0; layer < source.config.num_hidden_layers; ++layer) {
     for (const auto& module : require_layer(layer).modules) {
       write_packed(writer, to_quantized_linear(module.row.path(), module.weight));

@@ -10,20 +10,31 @@ namespace potstill {
 
 struct QuantizeConfig {
   std::string method = "gptq";
+  std::string quality = "standard";
   int64_t bits = 4;
   std::string group_size = "auto";
   bool symmetric = true;
   std::string order = "static";
   std::string clip = "auto";
   double damp = 0.01;
+  int64_t refine = -1;
+  double asymmetry = -1;
+  double asymmetry_damp = 0.1;
   int64_t sequences = 128;
   int64_t sequence_length = 512;
   int64_t memory_mb = 4096;
+  bool dequantize = false;
 
   template <class Self, class Visitor>
   static void fields(Self& self, Visitor& visit) {
-    visit("method", self.method, "how weights are rounded: gptq (needs calibration text) or to the nearest value",
-          one_of({"gptq", "rtn"}));
+    visit("method", self.method,
+          "how weights are rounded: gptq and gptaq (which need calibration text; gptaq also makes up for the error of "
+          "the layers before) or to the nearest value",
+          one_of({"gptq", "gptaq", "rtn"}));
+    visit("quality", self.quality,
+          "standard = scales weighted by the Hessian, static order; best = and asymmetric calibration, other codes and "
+          "scales as long as the layer's error falls: twice the time; fast = scales as they come",
+          one_of({"fast", "standard", "best"}));
     visit("bits", self.bits, "bits of a code", in_range(4, 4));
     visit("group_size", self.group_size, "inputs that share a scale; auto = the largest that divides every width",
           one_of({"auto", "256", "128", "64", "32"}));
@@ -33,13 +44,21 @@ struct QuantizeConfig {
           one_of({"none", "static", "group-aware"}));
     visit("clip", self.clip,
           "scale of a group: nothing clipped, least squared error, or that weighted by the Hessian's "
-          "diagonal; auto = hessian for gptq, none for rtn",
+          "diagonal; auto = hessian, and none for rtn and quality fast",
           one_of({"auto", "none", "mse", "hessian"}));
     visit("damp", self.damp, "added to the Hessian's diagonal, as a share of its mean", in_range(1e-6, 1));
+    visit("refine", self.refine, "rounds of descent on the codes and refit of the scales; -1 = 2 for best, else none",
+          in_range(-1, 20));
+    visit("asymmetry", self.asymmetry,
+          "largest strength of asymmetric calibration, 0 = none; -1 = 0.5 for best, 0.25 for gptaq, else none",
+          in_range(-1, 1));
+    visit("asymmetry_damp", self.asymmetry_damp,
+          "damping of the asymmetric correction, as a share of the Hessian's mean diagonal", in_range(1e-6, 100));
     visit("sequences", self.sequences, "calibration sequences", in_range(1, 1e6));
     visit("sequence_length", self.sequence_length, "tokens of a calibration sequence, at most", in_range(8, 1e6));
     visit("memory_mb", self.memory_mb, "activations kept beside the hidden states; past that they are computed twice",
           in_range(0, 1e9));
+    visit("dequantize", self.dequantize, "take a model that is in 4 bits already as the source", any());
   }
 };
 
@@ -50,12 +69,14 @@ struct ExportConfig {
 
   template <class Self, class Visitor>
   static void fields(Self& self, Visitor& visit) {
-    visit("format", self.format, "what the file is for: potstill-edge and llama.cpp, or transformers and vLLM",
-          one_of({"gguf", "compressed-tensors"}));
+    visit("format", self.format,
+          "gguf for potstill-edge, llama.cpp and Ollama; compressed-tensors or gptq (versions 1 and 2 of its zero "
+          "points) for transformers, vLLM and GPTQModel; safetensors = dequantized, in float32, for anything",
+          one_of({"gguf", "compressed-tensors", "gptq", "gptq-v2", "safetensors"}));
     visit("weights", self.weights, "GGUF type of the linears; auto = q4_0 for a 4-bit model, else f16",
           one_of({"auto", "q4_0", "q8_0", "f16", "bf16"}));
     visit("embeddings", self.embeddings, "GGUF type of the embedding table and the head",
-          one_of({"q8_0", "f16", "bf16"}));
+          one_of({"q4_0", "q8_0", "f16", "bf16"}));
   }
 };
 

@@ -9,7 +9,9 @@
 #include <vector>
 
 #include "potstill/nn/layer_stream.h"
+#include "potstill/quant/asymmetric.h"
 #include "potstill/quant/gptq.h"
+#include "potstill/quant/refine.h"
 
 namespace potstill {
 
@@ -18,6 +20,8 @@ struct QuantizeSettings {
   GridSpec grid;
   QuantOrder order = QuantOrder::kStatic;
   double damp = 0.01;
+  RefineOptions refine{.rounds = 0};
+  AsymmetricOptions asymmetric{.largest_strength = 0};
   uint64_t activation_bytes = uint64_t{4} << 30;  // inputs kept for the second use; past that they are computed again
 };
 
@@ -27,11 +31,19 @@ struct ModuleRow {
   std::string module;           // "q_proj"
   double relative_error = 0.0;  // ‖(W−Q) X‖ / ‖W X‖ over the calibration tokens; of the weights themselves for rtn
   double rounding_error = 0.0;  // the same for rounding to nearest, unclipped
-  double damp = 0.0;            // as used
+  double block_error = 0.0;  // ‖h − h̃‖ / ‖h̃‖ of the layer's output against the unquantized model's, on the first batch
+  double input_kurtosis = 0.0;              // excess kurtosis of the inputs' entries, on the first batch
+  double input_peak = 0.0;                  // largest |x| of a channel / the median channel's, there
+  std::vector<int64_t> peak_channels = {};  // the three largest channels
+  double strength = 0.0;                    // of asymmetric calibration, as the held-out tokens chose it
+  double held_out_gain = 0.0;               // AsymmetricTarget
+  double refine_gain = 0.0;                 // share of the damped loss that the refinement took away
+  double damp = 0.0;                        // as used
   int64_t attempts = 0, dead_inputs = 0;
   std::string trouble = "none";  // hessian_trouble_name
   bool rounded = false;          // the last resort: rounded to nearest
   double seconds = 0.0;          // shared evenly by linears that were quantized together
+  uint64_t peak_rss_bytes = 0;   // of the process so far
 
   std::string path() const;  // "model.layers.0.self_attn.q_proj"
   nlohmann::ordered_json to_json() const;
@@ -49,11 +61,13 @@ struct QuantizedLayer {
   std::vector<QuantizedModule> modules;
 };
 
-// Quantizes `weights` and leaves the layer's output in corpus.hidden, both with the quantized values. With `finished`
+// Quantizes `weights` and leaves the layer's output in corpus.hidden, both with the quantized values. `reference` holds
+// the first batches of the corpus, or all of them, as the unquantized model has them, and is advanced too; all are
+// needed for asymmetric calibration. With `finished`
 // (the layer as an earlier run left it) nothing is quantized again: the same steps run on its codes, so that what
 // follows sees the same bits. Throws Error(kNumeric) for a weight that is not finite.
-QuantizedLayer quantize_layer(int64_t layer, DecoderLayer& weights, CorpusState& corpus, const RotaryTable& rotary,
-                              const ModelConfig& config, const QuantizeSettings& settings,
+QuantizedLayer quantize_layer(int64_t layer, DecoderLayer& weights, CorpusState& corpus, CorpusState& reference,
+                              const RotaryTable& rotary, const ModelConfig& config, const QuantizeSettings& settings,
                               const QuantizedLayer* finished = nullptr);
 
 // Rounds a layer to nearest: no corpus, no order.

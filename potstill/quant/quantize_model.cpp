@@ -67,10 +67,11 @@ void round_model(const ModelPackage& model, const QuantizeSettings& settings, co
 QuantizeSettings resolve_settings(const QuantizeConfig& config, const ModelConfig& model) {
   check_config(config, "quantize");
   QuantizeSettings settings;
-  settings.gptq = config.method == "gptq";
+  settings.gptq = config.method != "rtn";
   settings.grid.group_size = resolve_group_size(config.group_size, model);
   settings.grid.symmetric = config.symmetric;
-  const std::string automatic = settings.gptq ? "hessian" : "none";
+  const bool best = config.quality == "best";
+  const std::string automatic = settings.gptq && config.quality != "fast" ? "hessian" : "none";
   settings.grid.clip = parse_clip_rule(config.clip == "auto" ? automatic : config.clip);
   if (!settings.gptq && settings.grid.clip == ClipRule::kHessian) {
     throw Error(ErrorKind::kUsage, "quantize", "method 'rtn' sees no calibration text, which clip 'hessian' needs",
@@ -78,6 +79,10 @@ QuantizeSettings resolve_settings(const QuantizeConfig& config, const ModelConfi
   }
   settings.order = parse_quant_order(config.order);
   settings.damp = config.damp;
+  settings.refine.rounds = config.refine >= 0 ? config.refine : best ? 2 : 0;
+  const double automatic_strength = best ? 0.5 : config.method == "gptaq" ? 0.25 : 0.0;
+  settings.asymmetric.largest_strength = config.asymmetry >= 0 ? config.asymmetry : automatic_strength;
+  settings.asymmetric.damp = config.asymmetry_damp;
   settings.activation_bytes = static_cast<uint64_t>(config.memory_mb) * 1000000;
   return settings;
 }
@@ -90,11 +95,16 @@ void quantize_model(const ModelPackage& model, std::span<const std::vector<Token
   LastResorts last_resorts;
   Progress progress("quantize", layers, "layers");
   CorpusState corpus = embed_corpus(model, calibration, stream);
+  // What the unquantized model makes of the same tokens: all of them for asymmetric calibration, else a batch to
+  // measure the error of each block's output with.
+  const bool asymmetric = settings.asymmetric.largest_strength > 0;
+  const size_t followed = asymmetric ? calibration.size() : corpus.sequence_of.front().size();
+  CorpusState reference = embed_corpus(model, calibration.first(followed), stream);
   run_layers(model, corpus, stream, 0, layers,
              [&](int64_t layer, DecoderLayer& weights, CorpusState& state, const RotaryTable& rotary) {
                throw_if_interrupted();
                const auto finished = keeper.load(layer);
-               const auto result = quantize_layer(layer, weights, state, rotary, model.config, settings,
+               const auto result = quantize_layer(layer, weights, state, reference, rotary, model.config, settings,
                                                   finished ? &*finished : nullptr);
                if (!finished) keeper.save(result);
                last_resorts.add(result);

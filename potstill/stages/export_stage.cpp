@@ -4,9 +4,20 @@
 
 #include "potstill/base/atomic_file.h"
 #include "potstill/base/error.h"
+#include "potstill/quant/export_folder.h"
 #include "potstill/quant/export_model.h"
 
 namespace potstill {
+namespace {
+
+nlohmann::ordered_json export_folder(const ModelPackage& source, const std::string& format,
+                                     const std::filesystem::path& folder) {
+  if (format == "gptq" || format == "gptq-v2") return export_gptq_model(source, format == "gptq" ? 1 : 2, folder);
+  if (format == "safetensors") return export_dequantized_model(source, folder);
+  return export_compressed_tensors_model(source, folder);
+}
+
+}  // namespace
 
 void run_export_stage(const std::filesystem::path& model, const ExportConfig& config, ArtifactWriter& out) {
   const ModelPackage source = open_model(model);
@@ -14,7 +25,7 @@ void run_export_stage(const std::filesystem::path& model, const ExportConfig& co
     out.record("sizes", export_gguf_model(source, config, out.file("model.gguf")));
     out.record("proof", prove_export(source, out.file("model.gguf")));
   } else {
-    out.record("sizes", export_compressed_tensors_model(source, out.folder()));
+    out.record("sizes", export_folder(source, config.format, out.folder()));
     out.record("proof", prove_export(source, out.folder()));
   }
 }

@@ -8,6 +8,7 @@
 #include "potstill/base/error.h"
 #include "potstill/base/jsonl.h"
 #include "potstill/base/log.h"
+#include "potstill/formats/quantized_checkpoint.h"
 #include "potstill/lm/model_package.h"
 #include "potstill/quant/calibration.h"
 #include "potstill/quant/packed_model.h"
@@ -18,12 +19,12 @@ namespace {
 
 constexpr int64_t kTokensPerInput = 8;  // fewer calibration tokens than this many times the widest input: a thin fit
 
-ModelPackage open_source(const std::filesystem::path& path) {
+ModelPackage open_source(const std::filesystem::path& path, bool dequantize) {
   ModelPackage model = open_model(path);
-  if (model.format == "compressed-tensors") {
+  if (dynamic_cast<const QuantizedCheckpoint*>(model.weights.get()) != nullptr && !dequantize) {
     throw Error(ErrorKind::kInput, path.string(),
                 "the model is quantized already; rounding it again would only lose more",
-                "give the model that it was made from");
+                "give the model that it was made from, or say --dequantize");
   }
   return model;
 }
@@ -104,7 +105,7 @@ StageKey quantize_key(const QuantizeInputs& inputs, const QuantizeConfig& config
 }
 
 void run_quantize_stage(const QuantizeInputs& inputs, const QuantizeConfig& config, ArtifactWriter& out) {
-  const ModelPackage model = open_source(inputs.model);
+  const ModelPackage model = open_source(inputs.model, config.dequantize);
   const QuantizeSettings settings = resolve_settings(config, model.config);
   LayerStreamOptions stream;
   stream.device = compute_device(inputs.device);

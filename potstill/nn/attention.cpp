@@ -144,21 +144,27 @@ at::Tensor device_attention(const at::Tensor& q, const at::Tensor& k, const at::
   return at::cat(outputs);
 }
 
-// Batches with parents, for inference.
+// Batches with parents, for inference. A parent's own parents are seen too: examples, question, answer.
 at::Tensor attention_with_parents(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                   const PackedBatch& batch, const HeadShape& shape) {
   at::Tensor out = at::empty_like(q);
   for (int64_t b = 0; b < batch.num_sequences(); ++b) {
-    const int64_t begin = batch.offsets[b], end = batch.offsets[b + 1], parent = batch.parent[b];
+    const int64_t begin = batch.offsets[b], end = batch.offsets[b + 1];
     if (begin == end) continue;
-    const int64_t parent_begin = parent < 0 ? 0 : batch.offsets[parent];
-    const int64_t parent_end = parent < 0 ? 0 : batch.offsets[parent + 1];
-    const auto keys = [&](const at::Tensor& x) {
-      return key_heads(at::cat({x.slice(0, parent_begin, parent_end), x.slice(0, begin, end)}), shape);
+    std::vector<int64_t> seen{b};  // the sequence and what it continues, front to back
+    for (int64_t parent = batch.parent[b]; parent >= 0; parent = batch.parent[parent]) {
+      seen.insert(seen.begin(), parent);
+    }
+    const auto rows = [&](const at::Tensor& x) {
+      std::vector<at::Tensor> parts;
+      for (const int64_t s : seen) parts.push_back(x.slice(0, batch.offsets[s], batch.offsets[s + 1]));
+      return parts.size() == 1 ? parts.front() : at::cat(parts);
     };
-    const auto mask = continuation_mask(end - begin, parent_end - parent_begin, shape, q);
+    const auto seen_k = rows(k), seen_v = rows(v);
+    const auto mask = continuation_mask(end - begin, seen_k.size(0) - (end - begin), shape, q);
     query_heads(out.slice(0, begin, end), shape)
-        .copy_(at::scaled_dot_product_attention(query_heads(q.slice(0, begin, end), shape), keys(k), keys(v), mask, 0.0,
+        .copy_(at::scaled_dot_product_attention(query_heads(q.slice(0, begin, end), shape), key_heads(seen_k, shape),
+                                                key_heads(seen_v, shape), mask, 0.0,
                                                 /*is_causal=*/false, shape.scale()));
   }
   return out;

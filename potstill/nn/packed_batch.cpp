@@ -26,13 +26,12 @@ PackedBatch pack_sequences(std::span<const std::vector<int32_t>> sequences, at::
 }
 
 int64_t num_positions(const PackedBatch& batch) {
-  const auto length = [&](int64_t b) { return batch.offsets[b + 1] - batch.offsets[b]; };
-  int64_t longest = 0;
-  for (int64_t b = 0; b < batch.num_sequences(); ++b) {
+  std::vector<int64_t> ends(static_cast<size_t>(batch.num_sequences()));  // a parent comes before its children
+  for (size_t b = 0; b < ends.size(); ++b) {
     const int64_t parent = batch.parent.empty() ? -1 : batch.parent[b];
-    longest = std::max(longest, length(b) + (parent < 0 ? 0 : length(parent)));
+    ends[b] = batch.offsets[b + 1] - batch.offsets[b] + (parent < 0 ? 0 : ends[static_cast<size_t>(parent)]);
   }
-  return longest;
+  return ends.empty() ? 0 : *std::ranges::max_element(ends);
 }
 
 }  // namespace potstill

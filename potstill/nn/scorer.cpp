@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <functional>
 #include <map>
 #include <numeric>
 
@@ -46,70 +47,125 @@ std::vector<Group> group_by_context(const ModelPackage& package, std::vector<Sco
     group.context = context;
     list.push_back(std::move(group));
   }
-  // Long ones first: if memory does not do, it fails at once. Groups come sorted by context, so equals keep an order.
-  std::stable_sort(list.begin(), list.end(),
-                   [](const Group& a, const Group& b) { return a.num_tokens > b.num_tokens; });
   return list;
 }
 
-// Packs groups; the rows and targets say which hidden state predicts which token, in the order of `owner`.
+// Groups whose contexts begin with the same tokens (a task's description, its fixed examples): computed once.
+struct Family {
+  std::vector<Group> groups;
+  size_t prefix = 0;  // tokens that all contexts share; at least one of each context is left
+  int64_t num_tokens = 0;
+};
+
+constexpr size_t kShortestPrefix = 16;  // below it, another sequence in the batch costs as much as it saves
+
+size_t shared_tokens(const Group& a, const Group& b) {
+  const size_t most = std::min(a.context.size(), b.context.size()) - 1;
+  const auto end = a.context.begin() + static_cast<ptrdiff_t>(most);
+  return static_cast<size_t>(std::mismatch(a.context.begin(), end, b.context.begin()).first - a.context.begin());
+}
+
+// Neighbours in the contexts' order make a family for as long as it saves more tokens with the next one than without.
+std::vector<Family> families_of(std::vector<Group> groups) {
+  std::ranges::sort(groups, {}, &Group::context);
+  std::vector<Family> families;
+  for (auto& group : groups) {
+    Family* family = families.empty() ? nullptr : &families.back();
+    if (family != nullptr) {
+      const size_t size = family->groups.size();
+      const size_t shared = std::min(shared_tokens(family->groups.back(), group),
+                                     size == 1 ? family->groups.back().context.size() : family->prefix);
+      const bool fits = family->num_tokens + group.num_tokens - static_cast<int64_t>(shared) <= kTokensPerBatch;
+      if (shared >= kShortestPrefix && size * shared >= (size - 1) * family->prefix && fits) {
+        family->num_tokens += group.num_tokens + static_cast<int64_t>(size == 1 ? 0 : (size - 1) * family->prefix) -
+                              static_cast<int64_t>(size * shared);
+        family->prefix = shared;
+        family->groups.push_back(std::move(group));
+        continue;
+      }
+    }
+    families.push_back({.groups = {}, .prefix = 0, .num_tokens = group.num_tokens});
+    families.back().groups.push_back(std::move(group));
+  }
+  // Long ones first: if memory does not do, it fails at once.
+  std::ranges::stable_sort(families, std::greater<>(), &Family::num_tokens);
+  return families;
+}
+
+// Sequences laid end to end: a family's prefix, each context's rest, each continuation without its last token.
 struct ScoreBatch {
   std::vector<std::vector<TokenId>> sequences;
   std::vector<int64_t> parent, first_position;
-  std::vector<std::pair<size_t, int64_t>> owner;  // request, number of its tokens
+
+  int64_t add(std::vector<TokenId> tokens, int64_t parent_index) {
+    const auto up = static_cast<size_t>(parent_index);
+    first_position.push_back(parent_index < 0 ? 0 : first_position[up] + static_cast<int64_t>(sequences[up].size()));
+    sequences.push_back(std::move(tokens));
+    parent.push_back(parent_index);
+    return static_cast<int64_t>(sequences.size()) - 1;
+  }
 };
 
-void add_group(ScoreBatch& batch, const Group& group, const std::vector<ScoreTokens>& encoded) {
-  const auto context_index = static_cast<int64_t>(batch.sequences.size());
-  batch.sequences.push_back(group.context);
-  batch.parent.push_back(-1);
-  batch.first_position.push_back(0);
-  for (const size_t request : group.requests) {
-    const auto& continuation = encoded[request].continuation;
-    batch.sequences.emplace_back(continuation.begin(), continuation.end() - 1);
-    batch.parent.push_back(context_index);
-    batch.first_position.push_back(static_cast<int64_t>(group.context.size()));
+// Which hidden state predicts which token of which request.
+struct ScoreTargets {
+  std::vector<size_t> requests;
+  std::vector<std::pair<int64_t, int64_t>> states;  // sequence, row in it; -1 = its last
+  std::vector<int64_t> tokens;
+};
+
+void add_family(const Family& family, const std::vector<ScoreTokens>& encoded, ScoreBatch& batch,
+                ScoreTargets& targets) {
+  int64_t prefix = -1;
+  const auto cut = static_cast<ptrdiff_t>(family.prefix);
+  if (cut > 0) {
+    const auto& shared = family.groups.front().context;
+    prefix = batch.add({shared.begin(), shared.begin() + cut}, -1);
+  }
+  for (const Group& group : family.groups) {
+    const int64_t context = batch.add({group.context.begin() + cut, group.context.end()}, prefix);
+    for (const size_t request : group.requests) {
+      const auto& continuation = encoded[request].continuation;
+      const int64_t own = batch.add({continuation.begin(), continuation.end() - 1}, context);
+      targets.requests.push_back(request);
+      for (size_t t = 0; t < continuation.size(); ++t) {
+        targets.states.emplace_back(t == 0 ? context : own, static_cast<int64_t>(t) - 1);
+        targets.tokens.push_back(continuation[t]);
+      }
+    }
   }
 }
 
-void score_batch(const Transformer& model, std::span<const Group> groups, const std::vector<ScoreTokens>& encoded,
+void score_batch(const Transformer& model, std::span<const Family> families, const std::vector<ScoreTokens>& encoded,
                  std::vector<ScoreResult>& results) {
   ScoreBatch sequences;
-  for (const Group& group : groups) add_group(sequences, group, encoded);
+  ScoreTargets targets;
+  for (const Family& family : families) add_family(family, encoded, sequences, targets);
   PackedBatch batch = pack_sequences(sequences.sequences);
   batch.parent = sequences.parent;
   int64_t* position = batch.positions.mutable_data_ptr<int64_t>();
-  std::vector<int64_t> rows, targets;
-  size_t sequence = 0;
-  for (const Group& group : groups) {
-    const int64_t last_of_context = batch.offsets[++sequence] - 1;
-    for (const size_t request : group.requests) {
-      const int64_t begin = batch.offsets[sequence], end = batch.offsets[++sequence];
-      for (int64_t row = begin; row < end; ++row) position[row] += sequences.first_position[sequence - 1];
-      const auto& continuation = encoded[request].continuation;
-      for (size_t t = 0; t < continuation.size(); ++t) {
-        rows.push_back(t == 0 ? last_of_context : begin + static_cast<int64_t>(t) - 1);
-        targets.push_back(continuation[t]);
-      }
-    }
+  for (size_t s = 0; s < sequences.sequences.size(); ++s) {
+    for (int64_t row = batch.offsets[s]; row < batch.offsets[s + 1]; ++row)
+      position[row] += sequences.first_position[s];
+  }
+  std::vector<int64_t> rows;
+  for (const auto& [sequence, row] : targets.states) {
+    rows.push_back(row < 0 ? batch.offsets[sequence + 1] - 1 : batch.offsets[sequence] + row);
   }
   batch.token_ids = batch.token_ids.to(model.device());
   batch.positions = batch.positions.to(model.device());
   const auto hidden = model.hidden_states(batch).index_select(0, at::tensor(rows, at::kLong).to(model.device()));
-  const auto scored =
-      token_log_probs(hidden, at::tensor(targets, at::kLong), [&](const at::Tensor& x) { return model.logits(x); });
+  const auto scored = token_log_probs(hidden, at::tensor(targets.tokens, at::kLong),
+                                      [&](const at::Tensor& x) { return model.logits(x); });
 
   const double* log_prob = scored.log_prob.const_data_ptr<double>();
   const bool* is_argmax = scored.is_argmax.const_data_ptr<bool>();
-  for (const Group& group : groups) {
-    for (const size_t request : group.requests) {
-      const size_t count = encoded[request].continuation.size();
-      results[request] = {.log_likelihood = std::accumulate(log_prob, log_prob + count, 0.0),
-                          .is_greedy = std::all_of(is_argmax, is_argmax + count, [](bool b) { return b; }),
-                          .num_tokens = static_cast<int64_t>(count)};
-      log_prob += count;
-      is_argmax += count;
-    }
+  for (const size_t request : targets.requests) {
+    const size_t count = encoded[request].continuation.size();
+    results[request] = {.log_likelihood = std::accumulate(log_prob, log_prob + count, 0.0),
+                        .is_greedy = std::all_of(is_argmax, is_argmax + count, [](bool b) { return b; }),
+                        .num_tokens = static_cast<int64_t>(count)};
+    log_prob += count;
+    is_argmax += count;
   }
 }
 
@@ -120,15 +176,15 @@ std::vector<ScoreResult> score_continuations(const ModelPackage& package, const 
   const at::NoGradGuard no_grad;
   std::vector<ScoreTokens> encoded;
   for (const ScoreRequest& request : requests) encoded.push_back(score_tokens(*package.tokenizer, request));
-  const std::vector<Group> groups = group_by_context(package, encoded);
+  const std::vector<Family> families = families_of(group_by_context(package, encoded));
   std::vector<ScoreResult> results(requests.size());
-  for (size_t first = 0; first < groups.size();) {
+  for (size_t first = 0; first < families.size();) {
     size_t last = first;
     int64_t num_tokens = 0;
     do {
-      num_tokens += groups[last++].num_tokens;
-    } while (last < groups.size() && num_tokens + groups[last].num_tokens <= kTokensPerBatch);
-    score_batch(model, std::span(groups).subspan(first, last - first), encoded, results);
+      num_tokens += families[last++].num_tokens;
+    } while (last < families.size() && num_tokens + families[last].num_tokens <= kTokensPerBatch);
+    score_batch(model, std::span(families).subspan(first, last - first), encoded, results);
     first = last;
   }
   return results;

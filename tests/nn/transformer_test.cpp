@@ -124,6 +124,27 @@ TEST(Transformer, AContinuationSeesItsParentAndItself) {
   }
 }
 
+TEST(Transformer, AContinuationSeesAllThatItsParentContinues) {
+  const at::NoGradGuard no_grad;
+  for (const char* name : {"tiny_llama", "tiny_mistral"}) {
+    const Golden golden(name);
+    const Transformer model = load_transformer(tiny_model(name), at::kFloat, at::kCPU);
+    const auto& whole = golden.sequences[0];
+    const auto piece = [&](int begin, int end) {
+      return std::vector<int32_t>(whole.begin() + begin, whole.begin() + end);
+    };
+    const int length = static_cast<int>(whole.size());
+    PackedBatch shared = pack_sequences(Sequences{piece(0, 5), piece(5, 8), piece(5, 11), piece(11, length)});
+    shared.parent = {-1, 0, 0, 2};
+    shared.positions.slice(0, shared.offsets[1], shared.offsets[3]).add_(5);
+    shared.positions.slice(0, shared.offsets[3]).add_(11);
+    EXPECT_EQ(num_positions(shared), length);
+    const auto expected = model.hidden_states(pack_sequences(Sequences{whole})).slice(0, 11);
+    const auto hidden = model.hidden_states(shared).slice(0, shared.offsets[3]);
+    EXPECT_LT((hidden - expected).abs().max().item<double>(), 1e-5) << name;
+  }
+}
+
 TEST(Transformer, SmolLm2EqualsTransformers) {
   if (!std::filesystem::exists(smollm2_path())) GTEST_SKIP() << "no " << smollm2_path() << ": run make test";
   const at::NoGradGuard no_grad;

@@ -37,6 +37,8 @@ std::string cpuinfo_value(const std::string& key) {
 
 uint64_t rss_bytes() { return proc_kilobytes("/proc/self/status", "VmRSS:"); }
 uint64_t peak_rss_bytes() { return proc_kilobytes("/proc/self/status", "VmHWM:"); }
+void reset_peak_rss() { std::ofstream("/proc/self/clear_refs") << "5"; }  // proc(5): sets VmHWM to the present size
+
 uint64_t available_memory_bytes() { return proc_kilobytes("/proc/meminfo", "MemAvailable:"); }
 
 uint64_t free_disk_bytes(const std::filesystem::path& path) {

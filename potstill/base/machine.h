@@ -9,6 +9,7 @@ namespace potstill {
 
 uint64_t rss_bytes();       // of this process now (VmRSS)
 uint64_t peak_rss_bytes();  // of this process so far (VmHWM)
+void reset_peak_rss();      // peak_rss_bytes counts from now on, where the kernel allows it
 uint64_t available_memory_bytes();
 uint64_t free_disk_bytes(
     const std::filesystem::path& path);  // of the file system that holds path or its nearest parent

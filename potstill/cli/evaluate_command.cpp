@@ -1,11 +1,15 @@
+#include <fmt/chrono.h>
 #include <fmt/format.h>
 
-#include <chrono>
+#include <algorithm>
 #include <ctime>
 
 #include "potstill/base/atomic_file.h"
 #include "potstill/base/error.h"
 #include "potstill/cli/command.h"
+#include "potstill/eval/few_shot.h"
+#include "potstill/eval/python_text.h"
+#include "potstill/recipe/eval_task_file.h"
 #include "potstill/stages/evaluate_stage.h"
 
 namespace potstill {
@@ -45,7 +49,8 @@ EvaluateInputs inputs_of(const EvaluateOptions& options, const GlobalOptions& gl
     throw Error(ErrorKind::kUsage, "evaluate", "there is nothing to measure",
                 "give --tasks arc_easy --data DIR, --text FILE, or --teacher CACHE --pairs FILE");
   }
-  if (!config.tasks.empty() && config.data.empty()) {
+  const auto needs_data = [](const std::string& task) { return !is_eval_task_file(task); };
+  if (std::ranges::any_of(config.tasks, needs_data) && config.data.empty()) {
     throw Error(ErrorKind::kUsage, "evaluate", "--tasks needs --data", "the folder that holds <task>/<split>.jsonl");
   }
   return inputs;
@@ -66,35 +71,65 @@ nlohmann::ordered_json layout(const nlohmann::ordered_json& models, const Evalua
                     {"model_num_parameters", model["parameters"]},
                     {"model_dtype", global.dtype}};
   json["config"]["limit"] = options.config.limit > 0 ? nlohmann::ordered_json(options.config.limit) : nullptr;
+  json["config"]["fewshot_seed"] = FewShotSampler::kSeed;
+  if (!options.config.split.empty()) json["config"]["split"] = options.config.split;
+  json["config"]["apply_chat_template"] = options.config.apply_chat_template;
+  json["fewshot_as_multiturn"] = options.config.fewshot_as_multiturn;
   json["model_source"] = "potstill";
   json["model_name"] = model["path"];
   json["potstill_version"] = POTSTILL_VERSION;
   json["date"] = std::time(nullptr);
   json["total_evaluation_time_seconds"] = fmt::format("{:.3f}", model["seconds"].get<double>());
   for (const auto& [key, value] : model.items()) {
-    if (key != "harness" && key != "tasks" && key != "seconds") json["measured"][key] = value;
+    if (key == "samples") json["samples"] = value;
+    if (key != "harness" && key != "tasks" && key != "seconds" && key != "samples") json["measured"][key] = value;
   }
   return json;
+}
+
+struct OutputFiles {
+  fs::path results, work;  // empty without --output
+  fs::path samples;        // folder; empty without --log-samples
+  std::string suffix;      // of the samples' names
+};
+
+// --output FILE.json, or a folder, which gets the harness's own names: <model>/results_<date>.json.
+OutputFiles output_files(const EvaluateOptions& options, const EvaluateInputs& inputs, const std::string& key) {
+  OutputFiles files;
+  if (options.output.empty()) {
+    if (options.log_samples) files.samples = ".";
+    return files;
+  }
+  files.work = options.output.string() + "." + key.substr(0, 12) + ".partial";
+  if (options.output.extension() == ".json") {
+    files.results = options.output;
+    files.suffix = options.output.stem().string();
+    if (files.suffix.starts_with("results_")) files.suffix.erase(0, 8);
+  } else {
+    std::string model = inputs.models.size() == 1 ? inputs.models[0].path.string() : "models";
+    model = replace_all(model, "/", "__");  // as the harness names its folders
+    files.suffix = fmt::format("{:%Y-%m-%dT%H-%M-%S}", fmt::gmtime(std::time(nullptr)));
+    files.results = options.output / model / fmt::format("results_{}.json", files.suffix);
+  }
+  if (options.log_samples) files.samples = fs::absolute(files.results).parent_path();
+  return files;
 }
 
 void run(const EvaluateOptions& options, const GlobalOptions& global) {
   const EvaluateInputs inputs = inputs_of(options, global);
   check_config(options.config, "evaluate");
   // What is done is kept beside --output until the file is whole, under a name that says what it was done on.
-  fs::path work, samples;
-  if (!options.output.empty()) {
-    const auto key = stage_key_hash(evaluate_key(inputs, options.config, options.data, global.seed));
-    work = options.output.string() + "." + key.substr(0, 12) + ".partial";
-    fs::create_directories(work);
-  }
-  if (options.log_samples)
-    samples = options.output.empty() ? fs::path(".") : fs::absolute(options.output).parent_path();
-  const auto models = evaluate_models(inputs, options.config, options.data, global.seed, work, samples);
+  const auto key = stage_key_hash(evaluate_key(inputs, options.config, options.data, global.seed));
+  const OutputFiles files = output_files(options, inputs, key);
+  if (!files.work.empty()) fs::create_directories(files.work);
+  const auto models =
+      evaluate_models(inputs, options.config, options.data, global.seed, files.work, files.samples, files.suffix);
   const auto json = layout(models, options, global);
-  if (!options.output.empty()) {
-    write_file_atomically(options.output,
+  if (!files.results.empty()) {
+    if (files.results.has_parent_path()) fs::create_directories(files.results.parent_path());
+    write_file_atomically(files.results,
                           json.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n");
-    fs::remove_all(work);
+    fs::remove_all(files.work);
   }
   print_result(global, json, evaluation_table(models));
 }
@@ -115,8 +150,9 @@ void add_evaluate_command(CLI::App& app, GlobalOptions& global) {
                       "knowledge cache of `potstill teach`: measures KL and agreement");
   command->add_option("--pairs", options->pairs, "the pairs that the cache was made of");
   add_config_flags(*command, options->data);
-  command->add_option("--output", options->output, "results as JSON, in lm-evaluation-harness's layout");
-  command->add_flag("--log-samples", options->log_samples, "samples_<task>.jsonl beside --output: every row's scores");
+  command->add_option("--output", options->output, "FILE.json, or a folder: results in lm-evaluation-harness's layout");
+  command->add_flag("--log-samples", options->log_samples,
+                    "samples_<task>_….jsonl beside --output: every row's scores, for `potstill compare`");
   command->callback([options = options, &global] { run(*options, global); });
 }
 

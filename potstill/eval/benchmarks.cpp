@@ -12,6 +12,7 @@
 #include "potstill/base/jsonl.h"
 #include "potstill/base/log.h"
 #include "potstill/base/sha256.h"
+#include "potstill/eval/questions.h"
 
 namespace potstill {
 namespace {
@@ -99,29 +100,6 @@ void sum_up(const EvalTask& task, TaskResult& result) {
   }
 }
 
-// A task's questions; a group's, task by task in alphabetical order.
-std::vector<TaskResult> ask(const EvalTask& task, const EvalConfig& config) {
-  const auto path = config.data / task.folder / (task.split + ".jsonl");
-  if (!std::filesystem::exists(path)) {
-    throw Error(ErrorKind::kIo, path.string(), fmt::format("the rows of '{}' are not there", task.name),
-                "--data names the folder that holds <task>/<split>.jsonl");
-  }
-  std::map<std::string, TaskResult> by_name;
-  for (const auto& row : read_rows(path)) {
-    const std::string name = task.subtask ? task.subtask(row) : task.name;
-    TaskResult& result = by_name[name];
-    result.name = name;
-    result.version = task.version;
-    const int64_t doc_id = result.num_rows++;
-    if (config.limit > 0 && doc_id >= config.limit) continue;
-    result.rows.push_back(
-        {.doc_id = doc_id, .question = task.ask(row), .log_likelihoods = {}, .is_greedy = {}, .metrics = {}});
-  }
-  std::vector<TaskResult> results;
-  for (auto& item : by_name) results.push_back(std::move(item.second));
-  return results;
-}
-
 // Adds the groups that hold scored tasks: bottom up for the sums, top down for the reader.
 std::vector<GroupResult> group_results(std::span<const TaskResult> tasks, std::span<const EvalTaskGroup> groups) {
   std::map<std::string, std::vector<WeightedMetric>> leaves;  // task or group -> its tasks
@@ -154,17 +132,20 @@ std::string doc_hash(const nlohmann::ordered_json& doc) {
   return sha256_hex(doc.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
 }
 
-BenchmarkResults run_benchmarks(LanguageModel& model, const EvalConfig& config, const std::filesystem::path& journal) {
+BenchmarkResults run_benchmarks(LanguageModel& model, const EvalConfig& config, const BenchmarkOptions& options) {
   if (config.tasks.empty()) throw Error(ErrorKind::kUsage, "--tasks", "names no benchmark");
-  ScoreJournal scores(journal);
+  std::vector<EvalTask> tasks = options.tasks;
+  if (tasks.empty()) {
+    for (const auto& name : config.tasks) tasks.push_back(find_task(name));
+  }
+  ScoreJournal scores(options.journal);
   BenchmarkResults results;
   std::vector<std::pair<EvalTask, std::vector<TaskResult>>> asked;
   int64_t num_rows = 0;
-  for (const auto& name : config.tasks) {  // every row is read and checked before the first is scored
-    EvalTask task = find_task(name);
+  for (auto& task : tasks) {  // every row is read and checked before the first is scored
     const auto same = [&](const auto& other) { return other.first.name == task.name; };
     if (std::ranges::any_of(asked, same)) continue;
-    auto questions = ask(task, config);
+    auto questions = ask_questions(task, config, options.chat_template);
     for (const auto& part : questions) num_rows += static_cast<int64_t>(part.rows.size());
     asked.emplace_back(std::move(task), std::move(questions));
   }

@@ -26,6 +26,7 @@ struct TaskResult {
   std::string name;  // "arc_easy", "mmlu_astronomy"
   nlohmann::json version;
   int64_t num_rows = 0;  // in the file; rows.size() were scored
+  int64_t num_fewshot = 0;
   std::vector<Metric> metrics;
   std::vector<RowResult> rows;
 };
@@ -41,10 +42,16 @@ struct BenchmarkResults {
   std::vector<GroupResult> groups;  // parents before children
 };
 
-// Scored rows are kept in `journal` (when given) as they come, and taken from it when the same model is asked the same
-// rows again: a killed run goes on inside a task. Throws Error(kIo | kFormat | kInput | kUsage | kInterrupted).
-BenchmarkResults run_benchmarks(LanguageModel& model, const EvalConfig& config,
-                                const std::filesystem::path& journal = {});
+struct BenchmarkOptions {
+  // Scored rows are kept there as they come, and taken from it when the same model is asked the same rows again: a
+  // killed run goes on inside a task. Empty: they are not kept.
+  std::filesystem::path journal = {};
+  const ChatTemplate* chat_template = nullptr;  // the model's; needed when the config applies it
+  std::vector<EvalTask> tasks = {};             // what config.tasks names; empty: found by find_task
+};
+
+// Throws Error(kIo | kFormat | kInput | kUsage | kInterrupted).
+BenchmarkResults run_benchmarks(LanguageModel& model, const EvalConfig& config, const BenchmarkOptions& options = {});
 
 // sha256 as the harness makes it, of a row's JSON and of a text: runs are paired by it.
 std::string doc_hash(const nlohmann::ordered_json& doc);

@@ -46,7 +46,7 @@ nlohmann::ordered_json results_to_json(const BenchmarkResults& results) {
     entry = {{"name", task.name}, {"alias", alias}, {"sample_len", task.rows.size()}};
     add_metrics(entry, task.metrics);
     json["versions"][task.name] = task.version;
-    json["n-shot"][task.name] = 0;
+    json["n-shot"][task.name] = task.num_fewshot;
     for (const auto& metric : task.metrics) json["higher_is_better"][task.name][metric.name] = true;
     json["n-samples"][task.name] = {{"original", task.num_rows}, {"effective", task.rows.size()}};
   }

@@ -61,6 +61,13 @@ int64_t Row::integer(std::string_view field) const {
   refuse_field(*this, field, "a whole number");
 }
 
+std::string Row::shown(std::string_view field) const {
+  const auto& value = field_of(*this, field);
+  if (value.is_string()) return value.get<std::string>();
+  if (value.is_number() || value.is_boolean()) return value.dump();
+  refuse_field(*this, field, "a text or a number");
+}
+
 std::vector<Row> read_rows(const std::filesystem::path& path) {
   const std::string bytes = read_file(path);
   std::vector<Row> rows;
@@ -83,13 +90,14 @@ std::vector<Row> read_rows(const std::filesystem::path& path) {
 std::vector<ScoreRequest> Question::requests() const {
   std::vector<ScoreRequest> requests;
   for (size_t i = 0; i < contexts.size(); ++i) {
-    requests.push_back({.context = description + contexts[i], .continuation = continuations[i]});
+    requests.push_back({.context = description + contexts[i], .continuation = delimiter + continuations[i]});
   }
   return requests;
 }
 
 std::string Question::example() const {
-  return contexts[static_cast<size_t>(gold)] + continuations[static_cast<size_t>(gold)];
+  const auto shown = static_cast<size_t>(gold);
+  return continuations[shown].empty() ? contexts[shown] : contexts[shown] + delimiter + continuations[shown];
 }
 
 Question plain_question(const Row& row, std::string context, std::vector<std::string> choices, int64_t gold) {
@@ -99,7 +107,7 @@ Question plain_question(const Row& row, std::string context, std::vector<std::st
   }
   Question question;
   question.contexts.assign(choices.size(), std::move(context));
-  for (const auto& choice : choices) question.continuations.push_back(" " + choice);
+  question.continuations = choices;
   question.choices = std::move(choices);
   question.gold = gold;
   question.doc = row.doc;

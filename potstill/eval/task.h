@@ -21,7 +21,8 @@ struct Row {
   // Fields that a task needs; dots go into objects ("choices.text"). Throw Error(kInput) naming the field and the line.
   std::string text(std::string_view field) const;
   std::vector<std::string> texts(std::string_view field) const;
-  int64_t integer(std::string_view field) const;  // a number, or a text that spells one
+  int64_t integer(std::string_view field) const;    // a number, or a text that spells one
+  std::string shown(std::string_view field) const;  // a text, a number, true or false
 };
 std::vector<Row> read_rows(const std::filesystem::path& path);
 
@@ -29,16 +30,20 @@ std::vector<Row> read_rows(const std::filesystem::path& path);
 struct Question {
   std::string description;                 // stands before everything; empty for most tasks
   std::vector<std::string> contexts;       // one a choice; the same for all, but for winogrande
-  std::vector<std::string> continuations;  // one a choice, with the space that parts it from the context
+  std::string delimiter = " ";             // between context and continuation
+  std::vector<std::string> continuations;  // one a choice
   std::vector<std::string> choices;        // acc_norm divides by their length
   int64_t gold = 0;                        // index of the right choice
   nlohmann::ordered_json doc;              // as the harness logs it
   nlohmann::json target;                   // as the harness logs it
 
   std::vector<ScoreRequest> requests() const;
-  // What a few-shot prompt shows for this row: contexts[gold] + continuations[gold].
+  // What a few-shot prompt shows for this row: contexts[gold] + delimiter + continuations[gold]; an empty continuation
+  // leaves the context alone.
   std::string example() const;
 };
+
+enum class FewShotOrder { kRandom, kFirst };  // Python's random.sample, or the first rows in the file's order
 
 struct EvalTask {
   std::string name;    // the harness's
@@ -49,6 +54,22 @@ struct EvalTask {
   std::function<Question(const Row&)> ask;
   // For a benchmark that is a group of tasks (MMLU): the task that a row belongs to.
   std::function<std::string(const Row&)> subtask;
+  // Few-shot examples come from DIR/<folder>/<fewshot_split>.jsonl.
+  std::string fewshot_split = "train";
+  FewShotOrder fewshot_order = FewShotOrder::kRandom;
+  // One example more is drawn and the asked row dropped from among them. The harness does so for tasks whose files name
+  // neither a few-shot nor a test split.
+  bool drops_asked_row = false;
+  std::filesystem::path file = {};          // of a user's own task: the rows, in place of DIR/<folder>/<split>.jsonl
+  std::filesystem::path fewshot_file = {};  // likewise; empty = the scored rows themselves
+
+  std::filesystem::path rows_path(const std::filesystem::path& data) const {
+    return file.empty() ? data / folder / (split + ".jsonl") : file;
+  }
+  std::filesystem::path fewshot_path(const std::filesystem::path& data) const {
+    if (file.empty()) return data / folder / (fewshot_split + ".jsonl");
+    return fewshot_file.empty() ? file : fewshot_file;
+  }
 };
 
 // A group's children and its size-weighted accuracy: mmlu -> mmlu_stem -> mmlu_astronomy.

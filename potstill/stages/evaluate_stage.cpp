@@ -12,13 +12,17 @@
 #include "potstill/base/interrupt.h"
 #include "potstill/base/jsonl.h"
 #include "potstill/base/log.h"
+#include "potstill/base/machine.h"
 #include "potstill/distill/agreement.h"
 #include "potstill/distill/knowledge_cache.h"
 #include "potstill/edge/edge_model.h"
+#include "potstill/eval/own_task.h"
 #include "potstill/eval/results_json.h"
 #include "potstill/nn/perplexity.h"
 #include "potstill/nn/torch_model.h"
+#include "potstill/recipe/eval_task_file.h"
 #include "potstill/stages/text_table.h"
+#include "potstill/stages/threads.h"
 
 namespace potstill {
 namespace {
@@ -86,29 +90,46 @@ std::string file_label(std::string label) {
   return label;
 }
 
-void write_samples(const BenchmarkResults& results, const fs::path& folder, const std::string& label) {
+// What --tasks names: known tasks, and YAML files of the user's own.
+std::vector<EvalTask> eval_tasks(const EvalConfig& config) {
+  std::vector<EvalTask> tasks;
+  for (const auto& name : config.tasks) {
+    tasks.push_back(is_eval_task_file(name) ? own_task(read_eval_task(name), name) : find_task(name));
+    if (!config.split.empty()) tasks.back().split = config.split;
+  }
+  return tasks;
+}
+
+// Returns {task: name of its file}, which goes into the results, so that `potstill compare` finds the rows.
+Json write_samples(const BenchmarkResults& results, const fs::path& folder, const std::string& label) {
   fs::create_directories(folder);
+  Json names = Json::object();
   for (const auto& task : results.tasks) {
-    AtomicFile file(folder / fmt::format("samples_{}{}.jsonl", task.name, label.empty() ? "" : "_" + label));
+    const std::string name = fmt::format("samples_{}{}.jsonl", task.name, label.empty() ? "" : "_" + label);
+    AtomicFile file(folder / name);
     for (const auto& row : task.rows) {
       file.write(sample_to_json(task, row).dump(-1, ' ', false, Json::error_handler_t::replace) + "\n");
     }
     file.commit();
+    names[task.name] = name;
   }
+  return names;
 }
 
-void add_benchmarks(LanguageModel& model, const EvalConfig& config, const fs::path& journal, const fs::path& samples,
-                    const std::string& label, Json& entry) {
-  const auto results = run_benchmarks(model, config, journal);
+void add_benchmarks(LanguageModel& model, const ChatTemplate& chat_template, const EvalConfig& config,
+                    const fs::path& journal, const fs::path& samples, const std::string& label, Json& entry) {
+  const auto results =
+      run_benchmarks(model, config, {.journal = journal, .chat_template = &chat_template, .tasks = eval_tasks(config)});
   entry["harness"] = results_to_json(results);
   entry["tasks"] = entry["harness"]["results"];
-  if (!samples.empty()) write_samples(results, samples, label);
+  if (!samples.empty()) entry["samples"] = write_samples(results, samples, label);
 }
 
 Json evaluate_model(const EvaluatedModel& model, const Reference& reference, const EvaluateInputs& inputs,
                     const EvalConfig& config, const fs::path& journal, const fs::path& samples,
                     const std::string& samples_label) {
   const auto start = Clock::now();
+  reset_peak_rss();
   const ModelPackage package = open_model(model.path);
   Json entry = {{"label", model.label},
                 {"path", model.path.string()},
@@ -121,22 +142,37 @@ Json evaluate_model(const EvaluatedModel& model, const Reference& reference, con
         .limit_tokens = config.text_tokens, .dtype = inputs.dtype, .device = inputs.device, .progress = {}};
     entry["text_perplexity"] = measure_perplexity(package, read_file(config.text), options).perplexity;
   }
-  if (!config.tasks.empty() || config.latency_tokens > 0) {
-    const auto torch = make_torch_model(package, {.dtype = inputs.dtype, .device = inputs.device, .num_slots = 1});
-    if (config.latency_tokens > 0) {
-      // A GGUF is what the small machine runs: its time is that of the edge runtime.
-      const auto latency = package.format == "gguf"
-                               ? token_latency(*std::make_unique<edge::EdgeModel>(model.path), config.latency_tokens)
-                               : token_latency(*torch, config.latency_tokens);
-      if (latency) entry["ms_per_token"] = *latency;
+  std::unique_ptr<LanguageModel> opened;
+  bool opened_edge = false;
+  const auto open = [&](bool on_edge) -> LanguageModel& {  // one at a time
+    if (opened && opened_edge == on_edge) return *opened;
+    opened.reset();
+    opened_edge = on_edge;
+    if (on_edge) {
+      opened = std::make_unique<edge::EdgeModel>(model.path, edge::EdgeOptions{.threads = num_threads()});
+    } else {
+      opened = make_torch_model(package, {.dtype = inputs.dtype, .device = inputs.device, .num_slots = 1});
     }
-    if (!config.tasks.empty()) add_benchmarks(*torch, config, journal, samples, samples_label, entry);
+    return *opened;
+  };
+  const bool on_edge = config.engine == "edge";
+  if (config.latency_tokens > 0) {
+    // A GGUF is what the small machine runs: its time is that of the edge runtime.
+    const auto latency = token_latency(open(on_edge || package.format == "gguf"), config.latency_tokens);
+    if (latency) entry["ms_per_token"] = *latency;
   }
+  if (!config.tasks.empty()) {
+    entry["engine"] = config.engine;
+    add_benchmarks(open(on_edge), package.chat_template, config, journal, samples, samples_label, entry);
+  }
+  entry["peak_memory_bytes"] = peak_rss_bytes();
   entry["seconds"] = seconds_since(start);
   return entry;
 }
 
-bool is_measured_time(const std::string& key) { return key == "seconds" || key == "ms_per_token"; }
+bool is_measured_time(const std::string& key) {
+  return key == "seconds" || key == "ms_per_token" || key == "peak_memory_bytes";
+}
 
 }  // namespace
 
@@ -165,15 +201,15 @@ StageKey evaluate_key(const EvaluateInputs& inputs, const EvalConfig& config, co
     key.inputs.push_back({"pairs", inputs.pairs});
   }
   if (!config.text.empty()) key.inputs.push_back({"text", config.text});
-  for (const auto& name : config.tasks) {
-    const EvalTask task = find_task(name);
-    key.inputs.push_back({"rows: " + task.name, config.data / task.folder / (task.split + ".jsonl")});
+  for (const auto& task : eval_tasks(config)) {
+    key.inputs.push_back({"rows: " + task.name, task.rows_path(config.data)});
+    if (config.num_fewshot > 0) key.inputs.push_back({"few-shot rows: " + task.name, task.fewshot_path(config.data)});
   }
   return key;
 }
 
 Json evaluate_models(const EvaluateInputs& inputs, const EvalConfig& config, const DistillDataConfig& data,
-                     uint64_t seed, const fs::path& work, const fs::path& samples) {
+                     uint64_t seed, const fs::path& work, const fs::path& samples, const std::string& samples_suffix) {
   check_config(config, "evaluate");
   const auto device = compute_device(inputs.device);
   Reference reference{.teacher = nullptr,
@@ -196,7 +232,8 @@ Json evaluate_models(const EvaluateInputs& inputs, const EvalConfig& config, con
     }
     log_info("evaluate: {} ({})", model.label, model.path.string());
     const fs::path journal = work.empty() ? fs::path() : work / fmt::format("scores-{}.jsonl", i);
-    const std::string samples_label = inputs.models.size() > 1 ? file_label(model.label) : "";
+    std::string samples_label = samples_suffix;
+    if (inputs.models.size() > 1) samples_label += (samples_label.empty() ? "" : "_") + file_label(model.label);
     Json entry = evaluate_model(model, reference, inputs, config, journal, samples, samples_label);
     if (!done.empty()) write_file_atomically(done, entry.dump());
     models.push_back(std::move(entry));
@@ -216,7 +253,7 @@ void run_evaluate_stage(const EvaluateInputs& inputs, const EvalConfig& config, 
   for (const auto& model : models) {
     Json numbers = Json::object(), measured = {{"label", model["label"]}};
     for (const auto& [key, value] : model.items()) {
-      if (key == "harness" || key == "path") continue;
+      if (key == "harness" || key == "path" || key == "samples") continue;
       (is_measured_time(key) ? measured : numbers)[key] = value;
     }
     results.push_back(numbers);

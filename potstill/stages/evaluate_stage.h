@@ -35,10 +35,11 @@ void run_evaluate_stage(const EvaluateInputs& inputs, const EvalConfig& config, 
 
 // The same without an artifact. One object a model; what is not asked for is left out. `work` (may be empty) keeps what
 // is done, for a next call with the same inputs and settings. `samples` (may be empty): a folder for
-// samples_<task>_<label>.jsonl.
+// samples_<task>_<suffix>_<label>.jsonl, the label where there are several models.
 nlohmann::ordered_json evaluate_models(const EvaluateInputs& inputs, const EvalConfig& config,
                                        const DistillDataConfig& data, uint64_t seed, const std::filesystem::path& work,
-                                       const std::filesystem::path& samples = {});
+                                       const std::filesystem::path& samples = {},
+                                       const std::string& samples_suffix = {});
 
 // The models' numbers as a table for the terminal.
 std::string evaluation_table(const nlohmann::ordered_json& models);

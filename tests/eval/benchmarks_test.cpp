@@ -81,17 +81,17 @@ TEST_F(BenchmarksTest, GoOnInsideATaskAfterAKill) {
   ScriptedModel killed = model_;
   killed.num_answers = 0;
   killed.fail_after = 300;  // in the third chunk of 64 rows
-  EXPECT_THROW(run_benchmarks(killed, config({"arc_easy"}), folder_ / "journal"), std::runtime_error);
+  EXPECT_THROW(run_benchmarks(killed, config({"arc_easy"}), {.journal = folder_ / "journal"}), std::runtime_error);
   ScriptedModel again = model_;
   again.num_answers = 0;
-  const auto resumed = results_to_json(run_benchmarks(again, config({"arc_easy"}), folder_ / "journal"));
+  const auto resumed = results_to_json(run_benchmarks(again, config({"arc_easy"}), {.journal = folder_ / "journal"}));
   EXPECT_EQ(resumed, whole);
   EXPECT_EQ(again.num_answers, 2 * (200 - 128));  // 128 rows were in the journal
 
   ScriptedModel other = model_;
   other.num_answers = 0;
   other.model_name = "other weights";
-  run_benchmarks(other, config({"arc_easy"}), folder_ / "journal");
+  run_benchmarks(other, config({"arc_easy"}), {.journal = folder_ / "journal"});
   EXPECT_EQ(other.num_answers, 400);  // another model's rows do not count
 }
 
@@ -120,7 +120,7 @@ TEST_F(BenchmarksTest, AbsentRowsAndForeignJournalsAreNamed) {
   EXPECT_THROW(run_benchmarks(model_, config({"piqa"})), Error);
   EXPECT_THROW(run_benchmarks(model_, config({})), Error);
   write_file_atomically(folder_ / "journal", "{\"step\": 1}\n");
-  EXPECT_THROW(run_benchmarks(model_, config({"arc_easy"}), folder_ / "journal"), Error);
+  EXPECT_THROW(run_benchmarks(model_, config({"arc_easy"}), {.journal = folder_ / "journal"}), Error);
   EXPECT_EQ(model_.num_answers, 0);
 }
 

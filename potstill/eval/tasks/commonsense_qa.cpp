@@ -17,7 +17,8 @@ EvalTask commonsense_qa_task() {
                 question.target = row.text("answerKey");
                 return question;
               },
-          .subtask = {}};
+          .subtask = {},
+          .drops_asked_row = true};
 }
 
 }  // namespace potstill

@@ -44,7 +44,8 @@ EvalTask hellaswag_task() {
                 question.doc["gold"] = question.gold;
                 return question;
               },
-          .subtask = {}};
+          .subtask = {},
+          .drops_asked_row = true};
 }
 
 }  // namespace potstill

@@ -27,7 +27,9 @@ EvalTask mmlu_task() {
                     "The following are multiple choice questions (with answers) about " + subject + ".\n\n";
                 return question;
               },
-          .subtask = [](const Row& row) { return "mmlu_" + row.text("subject"); }};
+          .subtask = [](const Row& row) { return "mmlu_" + row.text("subject"); },
+          .fewshot_split = "dev",
+          .fewshot_order = FewShotOrder::kFirst};
 }
 
 std::vector<EvalTaskGroup> mmlu_groups() {

@@ -13,7 +13,8 @@ EvalTask piqa_task() {
                 return plain_question(row, "Question: " + row.text("goal") + "\nAnswer:",
                                       {row.text("sol1"), row.text("sol2")}, row.integer("label"));
               },
-          .subtask = {}};
+          .subtask = {},
+          .drops_asked_row = true};
 }
 
 }  // namespace potstill

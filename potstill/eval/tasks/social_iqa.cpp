@@ -14,7 +14,8 @@ EvalTask social_iqa_task() {
                                       {row.text("answerA"), row.text("answerB"), row.text("answerC")},
                                       row.integer("label") - 1);
               },
-          .subtask = {}};
+          .subtask = {},
+          .drops_asked_row = true};
 }
 
 }  // namespace potstill

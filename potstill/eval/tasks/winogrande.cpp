@@ -23,11 +23,12 @@ EvalTask winogrande_task() {
                 auto question = plain_question(row, "", {before + row.text("option1"), before + row.text("option2")},
                                                row.integer("answer") - 1);
                 question.contexts = question.choices;
-                question.continuations.assign(2, " " + rest);
+                question.continuations.assign(2, rest);
                 question.target = rest;
                 return question;
               },
-          .subtask = {}};
+          .subtask = {},
+          .drops_asked_row = true};
 }
 
 }  // namespace potstill

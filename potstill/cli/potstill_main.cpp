@@ -16,8 +16,8 @@ namespace potstill {
 // <name>_command.cpp each, in the order of --help.
 using AddCommand = void(CLI::App& app, GlobalOptions& global);
 AddCommand add_run_command, add_synth_command, add_teach_command, add_search_command, add_train_command,
-    add_merge_command, add_quantize_command, add_export_command, add_evaluate_command, add_perplexity_command,
-    add_prune_command, add_inspect_command, add_report_command;
+    add_merge_command, add_quantize_command, add_export_command, add_evaluate_command, add_compare_command,
+    add_diagnose_command, add_perplexity_command, add_prune_command, add_inspect_command, add_report_command;
 
 namespace {
 
@@ -48,9 +48,10 @@ int run(int argc, char** argv) {
     set_verbosity(global.quiet ? Verbosity::kQuiet : global.verbose ? Verbosity::kVerbose : Verbosity::kNormal);
     set_num_threads(global.threads > 0 ? static_cast<int>(global.threads) : num_cpus());
   });
-  for (AddCommand* add : {add_run_command, add_synth_command, add_teach_command, add_search_command, add_train_command,
-                          add_merge_command, add_quantize_command, add_export_command, add_evaluate_command,
-                          add_perplexity_command, add_prune_command, add_inspect_command, add_report_command}) {
+  for (AddCommand* add :
+       {add_run_command, add_synth_command, add_teach_command, add_search_command, add_train_command, add_merge_command,
+        add_quantize_command, add_export_command, add_evaluate_command, add_compare_command, add_diagnose_command,
+        add_perplexity_command, add_prune_command, add_inspect_command, add_report_command}) {
     add(app, global);
   }
   try {

@@ -78,6 +78,13 @@ def cases(potstill, edge, model, work):
     yield Case("broken pairs", [potstill, "train", "--student", model, "--teacher", model, "--data", broken, "--out", out], 3,
                r"broken\.jsonl:2")
     yield Case("missing text", [potstill, "perplexity", "--model", model, "--text", work / "absent.txt"], 4, r"absent\.txt")
+    own = work / "own.yaml"
+    own.write_text("name: own\nrow: rows.jsonl\n")
+    yield Case("misspelt key of a task", [potstill, "evaluate", "--model", model, "--tasks", own], 2, r"own\.yaml:\d+.*unknown key 'row'")
+    alone = work / "alone.json"
+    alone.write_text('{"results": {"arc_easy": {"acc,none": 0.5}}}')
+    yield Case("results without samples", [potstill, "compare", alone, alone], 2, r"alone\.json.*no scored rows(.|\n)*--log-samples")
+    yield Case("no run to diagnose", [potstill, "diagnose", work / "absent"], 4, r"absent.*holds no stage of a run")
     yield Case("unknown command", [potstill, "distil"], 2, r"(?i)distil|subcommand")
     yield Case("unknown flag", [potstill, "prune", "--model", model, "--layer", "3", "--out", out], 2, r"--layer")
     yield Case("too many layers", [potstill, "prune", "--model", model, "--layers", "31", "--out", out], 2, r"30")

@@ -1,9 +1,10 @@
 # The two commands of a newcomer are `make quickstart` and `make test`; each does all of its own set-up. `make help` lists the rest.
 PRESET ?= release
 BUILD := build/$(PRESET)
+BENCHMARKS := .deps/benchmarks
 JOBS ?= $(shell nproc)
 
-.PHONY: help setup build test quickstart interop bench aarch64 format tidy install clean
+.PHONY: help setup build test quickstart benchmarks interop bench aarch64 format tidy install clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -22,7 +23,11 @@ test: build  ## build and run every test
 	@ctest --preset $(PRESET) -j $(JOBS)
 
 quickstart: build  ## distil SmolLM2-135M into a 4-bit student, stage by stage, and say how to chat with it
-	@$(BUILD)/potstill run recipes/quickstart.yaml
+	@$(BUILD)/potstill run recipes/quickstart.yaml $(if $(wildcard $(BENCHMARKS)/arc_easy/validation.jsonl),\
+	  --set evaluate.tasks=[arc_easy] --set evaluate.split=validation --set evaluate.data=$(CURDIR)/$(BENCHMARKS))
+
+benchmarks:  ## bring benchmark rows into .deps/benchmarks, for `evaluate --data`; the quickstart then scores ARC-Easy
+	@python3 scripts/fetch_benchmarks.py --out $(BENCHMARKS)
 
 interop: build  ## check our files with the field's own packages (own Python environment in .deps/interop)
 	@tests/interop/run.sh $(BUILD)

@@ -44,7 +44,7 @@ with edge_server(sys.argv[1], sys.argv[2]) as address:
 
     tools = [{"type": "function", "function": {"name": "rings", "parameters": {
         "type": "object", "properties": {"planet": {"enum": ["Saturn", "Uranus"]}}, "required": ["planet"]}}}]
-    called = client.chat.completions.create(**ask, tools=tools, tool_choice="required")
+    called = client.chat.completions.create(**{**ask, "max_tokens": 200}, temperature=0, tools=tools, tool_choice="required")
     call = called.choices[0].message.tool_calls[0]
     assert called.choices[0].finish_reason == "tool_calls" and call.function.name == "rings"
     assert json.loads(call.function.arguments)["planet"] in ("Saturn", "Uranus")

@@ -37,7 +37,7 @@ tests/interop/llama_cpp.sh "$run/export/model.gguf" "$build/potstill" "$build/po
 echo "== the openai package talks with potstill-edge serve"
 $python tests/interop/openai_client.py "$build/potstill-edge" "$run/export/model.gguf"
 echo "== lm-evaluation-harness scores the served file"
-$python tests/interop/lm_eval_server.py "$build/potstill" "$build/potstill-edge" "$run/export/model.gguf" "$run/quantize" "${POTSTILL_BENCHMARKS:-.deps/data/benchmarks}" 100
+$python tests/interop/lm_eval_server.py "$build/potstill" "$build/potstill-edge" "$run/export/model.gguf" "$run/quantize" "${POTSTILL_BENCHMARKS:-.deps/benchmarks}" 100
 echo "== potstill-edge serve is the teacher of potstill synth"
 $python tests/interop/synth_endpoint.py "$build/potstill" "$build/potstill-edge" "$run/export/model.gguf"
 echo "== the chat page in a browser"

@@ -7,16 +7,11 @@
 #include <string_view>
 #include <vector>
 
-#include "potstill/base/atomic_file.h"
-#include "potstill/base/check.h"
 #include "potstill/base/error.h"
 #include "potstill/base/jsonl.h"
 #include "potstill/base/log.h"
 #include "potstill/base/machine.h"
-
-// report_assets.S
-extern "C" const char potstill_report_template[], potstill_report_template_end[], potstill_plotly[],
-    potstill_plotly_end[];
+#include "potstill/stages/report_page.h"
 
 namespace potstill {
 namespace {
@@ -90,28 +85,6 @@ ordered_json headline(const ordered_json& data) {
   return facts;
 }
 
-// JSON inside <script>: "</script>" in a pair's text must not end it.
-std::string script_safe(std::string json) {
-  for (size_t at = 0; (at = json.find("</", at)) != std::string::npos; at += 3) json.replace(at, 2, "<\\/");
-  return json;
-}
-
-void write_report(const fs::path& path, const std::string& data) {
-  const std::string_view page(potstill_report_template,
-                              static_cast<size_t>(potstill_report_template_end - potstill_report_template));
-  const std::string_view plotly(potstill_plotly, static_cast<size_t>(potstill_plotly_end - potstill_plotly));
-  constexpr std::string_view kPlotlyMark = "/*POTSTILL_PLOTLY*/", kDataMark = "/*POTSTILL_DATA*/";
-  const size_t plotly_at = page.find(kPlotlyMark), data_at = page.find(kDataMark);
-  POTSTILL_CHECK(plotly_at < data_at && data_at != std::string_view::npos);
-  AtomicFile file(path);
-  file.write(page.substr(0, plotly_at));
-  file.write(plotly);
-  file.write(page.substr(plotly_at + kPlotlyMark.size(), data_at - plotly_at - kPlotlyMark.size()));
-  file.write(data);
-  file.write(page.substr(data_at + kDataMark.size()));
-  file.commit();
-}
-
 }  // namespace
 
 void run_report_stage(const ReportInputs& inputs, ArtifactWriter& out) {
@@ -146,7 +119,7 @@ void run_report_stage(const ReportInputs& inputs, ArtifactWriter& out) {
   data["evaluation"] = fs::exists(evaluation) ? ordered_json(read_json_file(evaluation)) : ordered_json::object();
   data["files"] = files_of(run);
   data["facts"] = headline(data);
-  write_report(out.file("report.html"), script_safe(to_json_line(data)));
+  write_report_page(out.file("report.html"), data);
   out.mark_volatile("report.html");  // it shows times
   out.measure("report_bytes", fs::file_size(out.file("report.html")));
 }

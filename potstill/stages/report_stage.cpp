@@ -11,6 +11,7 @@
 #include "potstill/base/jsonl.h"
 #include "potstill/base/log.h"
 #include "potstill/base/machine.h"
+#include "potstill/stages/report_evaluation.h"
 #include "potstill/stages/report_page.h"
 
 namespace potstill {
@@ -117,6 +118,7 @@ void run_report_stage(const ReportInputs& inputs, ArtifactWriter& out) {
   data["layer_errors"] = records_of(run / "quantize" / "layer_errors.jsonl");
   const fs::path evaluation = run / "evaluate" / "evaluation.json";
   data["evaluation"] = fs::exists(evaluation) ? ordered_json(read_json_file(evaluation)) : ordered_json::object();
+  data["comparisons"] = evaluation_comparisons(evaluation);
   data["files"] = files_of(run);
   data["facts"] = headline(data);
   write_report_page(out.file("report.html"), data);

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
+#include <numeric>
 
 namespace potstill {
 namespace {
@@ -105,6 +107,10 @@ size_t RougePool::add(std::string_view text) {
   }
   texts_.push_back(words);
   std::sort(words.begin(), words.end());
+  texts_with_.resize(word_numbers_.size());
+  for (size_t i = 0; i < words.size(); ++i) {
+    if (i == 0 || words[i] != words[i - 1]) texts_with_[words[i]].push_back(static_cast<uint32_t>(texts_.size() - 1));
+  }
   sorted_.push_back(std::move(words));
   return texts_.size() - 1;
 }
@@ -119,6 +125,26 @@ RougePool::Words RougePool::known_words(std::string_view text) const {
   return words;
 }
 
+// Prefix filter (Chaudhuri, Ganti and Kaushik, "A primitive operator for similarity joins", 2006). F = 2 L / (m + n) of
+// at least t needs L >= t (m + n) / 2 and, as L <= n, n >= t m / (2 - t): so at least c = t m / (2 - t) of the m words
+// are common, and of any m - c + 1 of them one is. Words get their numbers as they first appear, so high numbers are
+// mostly rare: the m - c + 1 highest have the shortest lists.
+std::vector<uint32_t> RougePool::candidates(const Words& sorted, double score) const {
+  std::vector<uint32_t> found;
+  const auto m = static_cast<double>(sorted.size());
+  constexpr double kRounding = 1e-9;  // F itself is rounded
+  const auto common = static_cast<size_t>(std::max(1.0, std::ceil(score * m / (2 - score) - kRounding * m)));
+  if (sorted.size() < common) return found;
+  for (size_t i = common - 1; i < sorted.size(); ++i) {
+    if (sorted[i] == UINT32_MAX || (i >= common && sorted[i] == sorted[i - 1])) continue;
+    const auto& texts = texts_with_[sorted[i]];
+    found.insert(found.end(), texts.begin(), texts.end());
+  }
+  std::sort(found.begin(), found.end());
+  found.erase(std::unique(found.begin(), found.end()), found.end());
+  return found;
+}
+
 RougePool::Nearest RougePool::nearest(std::string_view text, double at_least) const {
   const Words words = known_words(text);
   const Pattern pattern(words);
@@ -126,7 +152,14 @@ RougePool::Nearest RougePool::nearest(std::string_view text, double at_least) co
   std::sort(sorted.begin(), sorted.end());
   Nearest best;
   const auto can_win = [&](double bound) { return bound > best.score && bound >= at_least; };
-  for (size_t i = 0; i < texts_.size(); ++i) {
+  std::vector<uint32_t> looked_at;
+  if (at_least > 0) {
+    looked_at = candidates(sorted, at_least);
+  } else {
+    looked_at.resize(texts_.size());
+    std::iota(looked_at.begin(), looked_at.end(), 0u);
+  }
+  for (const uint32_t i : looked_at) {
     const size_t size = texts_[i].size();
     if (!can_win(f_measure(std::min(size, words.size()), words.size(), size))) continue;
     if (!can_win(f_measure(shared_words(sorted, sorted_[i]), words.size(), size))) continue;
@@ -134,6 +167,21 @@ RougePool::Nearest RougePool::nearest(std::string_view text, double at_least) co
     if (can_win(score)) best = {score, i};
   }
   return best;
+}
+
+std::vector<RougePool::Nearest> RougePool::at_least(std::string_view text, double score) const {
+  const Words words = known_words(text);
+  const Pattern pattern(words);
+  Words sorted = words;
+  std::sort(sorted.begin(), sorted.end());
+  std::vector<Nearest> found;
+  for (const uint32_t i : candidates(sorted, score)) {
+    const size_t size = texts_[i].size();
+    if (f_measure(shared_words(sorted, sorted_[i]), words.size(), size) < score) continue;
+    const double exact = f_measure(pattern.lcs(texts_[i]), words.size(), size);
+    if (exact >= score) found.push_back({exact, i});
+  }
+  return found;
 }
 
 std::vector<RougePool::Nearest> RougePool::most_similar(std::string_view text, size_t count) const {

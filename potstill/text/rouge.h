@@ -27,8 +27,11 @@ class RougePool {
     size_t index = 0;  // of the first text with this score; meaningless at score 0
   };
   // The highest ROUGE-L against the pool. Texts that cannot beat `at_least` or the best so far by their length or by
-  // the words they share are passed over; a result below `at_least` is reported as score 0.
+  // the words they share are passed over; a result below `at_least` is reported as score 0. With at_least > 0 only
+  // texts that share one of the rarer words are looked at, which is what makes a pool of many thousands quick.
   Nearest nearest(std::string_view text, double at_least = 0) const;
+  // All texts with a ROUGE-L of `score` or more, in the order in which they were added; score > 0.
+  std::vector<Nearest> at_least(std::string_view text, double score) const;
   // The `count` most similar texts, the highest score first, and of equal scores the first added.
   std::vector<Nearest> most_similar(std::string_view text, size_t count) const;
   // The mean ROUGE-L against the pool; 0 for an empty one.
@@ -40,10 +43,12 @@ class RougePool {
   class Pattern;
 
   Words known_words(std::string_view text) const;
+  std::vector<uint32_t> candidates(const Words& sorted, double score) const;
 
   std::unordered_map<std::string, uint32_t> word_numbers_;
-  std::vector<Words> texts_;   // in the order of the text
-  std::vector<Words> sorted_;  // the same words, ascending, for the bound by shared words
+  std::vector<Words> texts_;                       // in the order of the text
+  std::vector<Words> sorted_;                      // the same words, ascending, for the bound by shared words
+  std::vector<std::vector<uint32_t>> texts_with_;  // by word: indices of the texts that hold it, ascending
 };
 
 }  // namespace potstill

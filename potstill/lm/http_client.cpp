@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <ctime>
 #include <deque>
 #include <random>
 #include <utility>
@@ -39,7 +40,7 @@ struct HttpClient::Transfer {
   Clock::time_point not_before{};
   // of the try under way:
   std::string answer;
-  long retry_after_s = -1;
+  int64_t retry_after = -1;  // ms; below 0: the server names no time
   bool too_large = false;
 
   static size_t on_body(char* data, size_t size, size_t count, void* self) {
@@ -52,17 +53,33 @@ struct HttpClient::Transfer {
     return size * count;
   }
   static size_t on_header(char* data, size_t size, size_t count, void* self) {
+    auto& transfer = *static_cast<Transfer*>(self);
     const std::string_view line(data, size * count);
-    constexpr std::string_view kName = "retry-after:";
-    const bool is_it = line.size() > kName.size() && std::equal(kName.begin(), kName.end(), line.begin(),
-                                                                [](char a, char b) { return a == std::tolower(b); });
-    if (is_it) {  // seconds; a date is read as nothing, and the growing pause stands
-      const size_t begin = std::min(line.find_first_not_of(' ', kName.size()), line.size());
-      long seconds = -1;
-      std::from_chars(line.data() + begin, line.data() + line.size(), seconds);
-      static_cast<Transfer*>(self)->retry_after_s = seconds;
+    if (const auto value = header_value(line, "retry-after-ms:"); !value.empty()) {
+      transfer.retry_after = number_in(value);
+    } else if (const auto when = header_value(line, "retry-after:"); !when.empty()) {
+      // Seconds, or a date; what is neither is read as nothing, and the growing pause stands.
+      transfer.retry_after = number_in(when) * 1000;
+      if (transfer.retry_after < 0) {
+        const time_t date = curl_getdate(std::string(when).c_str(), nullptr);
+        if (date >= 0) transfer.retry_after = std::max<int64_t>(0, date - std::time(nullptr)) * 1000;
+      }
     }
     return size * count;
+  }
+  static std::string_view header_value(std::string_view line, std::string_view name) {
+    const bool is_it = line.size() > name.size() && std::equal(name.begin(), name.end(), line.begin(),
+                                                               [](char a, char b) { return a == std::tolower(b); });
+    if (!is_it) return {};
+    line.remove_prefix(std::min(line.find_first_not_of(' ', name.size()), line.size()));
+    while (!line.empty() && (line.back() == '\r' || line.back() == '\n' || line.back() == ' ')) line.remove_suffix(1);
+    return line;
+  }
+  static int64_t number_in(std::string_view text) {  // -1: it is none
+    int64_t number = -1;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+    return error == std::errc() && end == text.data() + text.size() && number >= 0 && number < 1'000'000'000 ? number
+                                                                                                             : -1;
   }
 };
 
@@ -112,7 +129,7 @@ struct HttpClient::Run {
 void HttpClient::Run::start(std::unique_ptr<Transfer> transfer) {
   CURL* easy = curl_easy_init();
   transfer->answer.clear();
-  transfer->retry_after_s = -1;
+  transfer->retry_after = -1;
   transfer->url = options.url + transfer->path;
   ++transfer->tries;
   ++client.num_tries_;
@@ -194,9 +211,9 @@ void HttpClient::Run::try_again(std::unique_ptr<Transfer> transfer, bool busy, c
   milliseconds pause = std::min<milliseconds>(kLongestPause, grown);
   pause += milliseconds(
       static_cast<int64_t>(std::uniform_real_distribution<>(0, 0.25)(jitter) * static_cast<double>(pause.count())));
-  if (transfer->retry_after_s >= 0) {
+  if (transfer->retry_after >= 0) {
     // The server's own word, for everybody in flight.
-    pause = std::min<milliseconds>(kLongestRetryAfter, milliseconds(transfer->retry_after_s * 1000));
+    pause = std::min<milliseconds>(kLongestRetryAfter, milliseconds(transfer->retry_after));
     quiet_until = std::max(quiet_until, Clock::now() + pause);
   }
   if (busy) allowed = std::max(1.0, allowed / 2);

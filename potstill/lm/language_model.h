@@ -33,6 +33,9 @@ struct GenerateRequest {
   std::string answer_prefix;          // put at the start of the assistant's turn; not part of the result's text
   int64_t max_new_tokens = 256;
   std::vector<std::string> stop;  // the text ends before the first of them
+  // A JSON Schema that the answer follows: kept token by token by a local model (lm/json_grammar.h says which schemas),
+  // passed on to an endpoint, which may not know it. "" = free text.
+  std::string json_schema = {};
   SamplingParams sampling;
 };
 

@@ -17,8 +17,9 @@ namespace {
 using Json = nlohmann::json;
 
 // What some endpoints do not know and an answer can do without.
-constexpr const char* kOptional[] = {"min_p", "top_k", "repetition_penalty", "presence_penalty", "frequency_penalty",
-                                     "seed"};
+constexpr const char* kOptional[] = {
+    "min_p", "top_k",       "repetition_penalty", "presence_penalty", "frequency_penalty",
+    "seed",  "json_schema", "response_format"};
 
 std::string text_at(const Json& object, const char* key) {
   const auto found = object.find(key);
@@ -83,6 +84,15 @@ Json OpenAiModel::body_of(const GenerateRequest& request) const {
   if (sampling.repetition_penalty != 1.0) body["repetition_penalty"] = sampling.repetition_penalty;
   if (sampling.presence_penalty != 0.0) body["presence_penalty"] = sampling.presence_penalty;
   if (sampling.frequency_penalty != 0.0) body["frequency_penalty"] = sampling.frequency_penalty;
+  // Endpoints without schemas mostly know "any object"; those without that get the prompt alone.
+  if (!request.json_schema.empty()) {
+    body["response_format"] =
+        dropped_.contains("json_schema")
+            ? Json{{"type", "json_object"}}
+            : Json{{"type", "json_schema"},
+                   {"json_schema",
+                    {{"name", "answer"}, {"strict", true}, {"schema", Json::parse(request.json_schema)}}}};
+  }
   for (const auto& field : dropped_) body.erase(field);
   return body;
 }

@@ -3,27 +3,58 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
 #include <memory>
+#include <optional>
 
 #include "potstill/base/error.h"
 #include "potstill/base/interrupt.h"
+#include "potstill/lm/json_grammar.h"
 #include "potstill/lm/request_tokens.h"
 #include "potstill/lm/sampling.h"
+#include "potstill/lm/token_constraint.h"
 #include "potstill/nn/cached_decoder.h"
 
 namespace potstill {
 namespace {
 
+// Makes the constraints of requests that must answer in JSON. The vocabulary is laid out for the first of them, and
+// each schema is read once.
+class Schemas {
+ public:
+  Schemas(const ModelPackage& package, const std::vector<TokenId>& stop_ids) : package_(package), stop_ids_(stop_ids) {}
+
+  std::optional<TokenConstraint> constraint(const std::string& schema) {
+    if (schema.empty()) return std::nullopt;
+    if (!vocabulary_) {
+      vocabulary_ = std::make_shared<VocabularyBytes>(*package_.tokenizer, package_.config.vocab_size);
+    }
+    auto& grammar = grammars_[schema];
+    if (!grammar) {
+      const auto parsed = nlohmann::ordered_json::parse(schema);
+      grammar = std::make_shared<Grammar>(json_schema_grammar(parsed, "json_schema"));
+    }
+    return TokenConstraint(grammar, vocabulary_, stop_ids_);
+  }
+
+ private:
+  const ModelPackage& package_;
+  const std::vector<TokenId>& stop_ids_;
+  std::shared_ptr<const VocabularyBytes> vocabulary_;
+  std::map<std::string, std::shared_ptr<const Grammar>> grammars_;
+};
+
 // A request while it is answered.
 class Answer {
  public:
   Answer(const ModelPackage& package, const GenerateRequest& request, size_t index, std::vector<TokenId> prompt,
-         int64_t max_new_tokens)
+         int64_t max_new_tokens, std::optional<TokenConstraint> constraint)
       : index_(index),
         request_(request),
         context_(std::move(prompt)),
         max_new_tokens_(max_new_tokens),
         sampler_(request.sampling),
+        constraint_(std::move(constraint)),
         decoder_(*package.tokenizer) {
     result_.prompt_tokens = static_cast<int64_t>(context_.size());
   }
@@ -34,13 +65,19 @@ class Answer {
 
   // Draws the next token out of logits [V]. True when the answer is complete.
   bool take(std::span<const float> logits, std::span<const TokenId> stop_ids) {
-    const TokenId id = sampler_.sample(logits, context_);
+    const auto num_prompt = static_cast<size_t>(result_.prompt_tokens);
+    const TokenId id = constraint_ ? sample_constrained(sampler_, logits, context_, num_prompt, *constraint_)
+                                   : sampler_.sample(logits, context_);
     if (std::find(stop_ids.begin(), stop_ids.end(), id) != stop_ids.end()) return end(FinishReason::kStop);
     context_.push_back(id);
     result_.tokens.push_back(id);
     const size_t seen = result_.text.size();
     result_.text += decoder_.push(id);
     if (cut_at_stop(seen)) return true;
+    if (constraint_) {
+      constraint_->accept(id);
+      if (constraint_->finished()) return end(FinishReason::kStop);
+    }
     return static_cast<int64_t>(result_.tokens.size()) >= max_new_tokens_ && end(FinishReason::kLength);
   }
 
@@ -74,6 +111,7 @@ class Answer {
   std::vector<TokenId> context_;  // prompt and answer so far
   int64_t max_new_tokens_;
   Sampler sampler_;
+  std::optional<TokenConstraint> constraint_;
   StreamDecoder decoder_;
   GenerateResult result_;
 };
@@ -106,6 +144,7 @@ std::vector<GenerateResult> generate_texts(const ModelPackage& package, const Tr
     capacity = std::max(capacity, std::min(length + request.max_new_tokens, max_context));
   }
 
+  Schemas schemas(package, stop_ids);
   CachedDecoder decoder(model, num_slots, capacity);
   std::vector<std::unique_ptr<Answer>> slots(static_cast<size_t>(num_slots));
   size_t next = 0, done = 0;
@@ -122,7 +161,8 @@ std::vector<GenerateResult> generate_texts(const ModelPackage& package, const Tr
       const int64_t room = max_context - static_cast<int64_t>(prompts[index].size());
       const auto logits = decoder.prefill(static_cast<int64_t>(slot), prompts[index]).cpu();
       slots[slot] = std::make_unique<Answer>(package, requests[index], index, std::move(prompts[index]),
-                                             std::min(requests[index].max_new_tokens, room));
+                                             std::min(requests[index].max_new_tokens, room),
+                                             schemas.constraint(requests[index].json_schema));
       if (slots[slot]->take(as_span(logits), stop_ids)) finish(slots[slot]);
     }
   };

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <ctime>
 
 #include "tests/lm/mock_endpoint.h"
 
@@ -128,6 +129,56 @@ TEST(OpenAiModel, WaitsAsLongAsABusyEndpointAsks) {
   OpenAiModel model(options_of(endpoint));
   model.generate(chats(1));
   EXPECT_GE(asked_again - refused, std::chrono::milliseconds(990));
+}
+
+TEST(OpenAiModel, ReadsRetryAfterAsADateAndInMilliseconds) {
+  for (const bool as_date : {true, false}) {
+    std::chrono::steady_clock::time_point refused, asked_again;
+    MockEndpoint endpoint([&](const Request& request) {
+      if (request.number > 0) {
+        asked_again = std::chrono::steady_clock::now();
+        return echo(request);
+      }
+      refused = std::chrono::steady_clock::now();
+      const std::time_t then = std::time(nullptr) + 2;
+      char date[64];
+      std::strftime(date, sizeof date, "%a, %d %b %Y %H:%M:%S GMT", std::gmtime(&then));
+      return http_response(503, "", as_date ? fmt::format("Retry-After: {}\r\n", date) : "retry-after-ms: 300\r\n");
+    });
+    OpenAiModel model(options_of(endpoint));
+    model.generate(chats(1));
+    EXPECT_GE(asked_again - refused, std::chrono::milliseconds(as_date ? 900 : 290)) << as_date;
+  }
+}
+
+TEST(OpenAiModel, AsksForASchemaAndGoesOnWithWhatTheEndpointKnows) {
+  const json schema{{"type", "object"}, {"properties", {{"a", {{"type", "string"}}}}}};
+  for (const int known : {2, 1, 0}) {  // schemas, any object, nothing
+    std::atomic<int> with_schema{0}, with_object{0}, without{0};
+    MockEndpoint endpoint([&](const Request& request) {
+      const json asked = json::parse(request.body);
+      const std::string type = asked.contains("response_format") ? std::string(asked["response_format"]["type"]) : "";
+      if (type == "json_schema") {
+        EXPECT_EQ(asked["response_format"]["json_schema"]["schema"], schema);
+        EXPECT_EQ(asked["response_format"]["json_schema"]["strict"], true);
+        if (known < 2) return http_response(400, R"({"error":{"message":"'json_schema' is not supported"}})");
+        ++with_schema;
+      } else if (type == "json_object") {
+        if (known < 1) return http_response(400, R"({"error":{"message":"unknown field: response_format"}})");
+        ++with_object;
+      } else {
+        ++without;
+      }
+      return echo(request);
+    });
+    OpenAiModel model(options_of(endpoint));
+    auto requests = chats(6);
+    for (auto& request : requests) request.json_schema = schema.dump();
+    model.generate(requests);
+    EXPECT_EQ(with_schema, known == 2 ? 6 : 0);
+    EXPECT_EQ(with_object, known == 1 ? 6 : 0);
+    EXPECT_EQ(without, known == 0 ? 6 : 0);
+  }
 }
 
 TEST(OpenAiModel, GivesUpAfterItsTries) {

@@ -1,6 +1,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <nlohmann/json.hpp>
 #include <numeric>
 
 #include "tests/nn/tiny_model.h"
@@ -172,6 +173,23 @@ TEST_F(SmolLm2, AnswersStopWhereAsked) {
   EXPECT_EQ(limited.finish, FinishReason::kLength);
   request.answer_prefix = "The capital of France is";
   EXPECT_NE(model().generate(std::vector{request})[0].text.find("Paris"), std::string::npos);
+}
+
+TEST_F(SmolLm2, KeepsToASchemaAndToItsOwnTextWhereThatFits) {
+  auto request = question("Name a fruit and its colour as JSON.", 0.8, 120);
+  request.json_schema =
+      R"({"type":"object","properties":{"fruit":{"type":"string","maxLength":30},"colour":{"enum":["red","yellow","green"]}},)"
+      R"("required":["fruit","colour"],"additionalProperties":false})";
+  auto free = question("What is ice?", 0.8, 8);
+  const std::vector<GenerateRequest> requests{request, free, request};
+  const auto results = model().generate(requests);
+  for (const size_t i : {size_t{0}, size_t{2}}) {
+    ASSERT_EQ(results[i].finish, FinishReason::kStop) << results[i].text;
+    const auto value = nlohmann::json::parse(results[i].text);
+    EXPECT_TRUE(value.at("fruit").is_string());
+    EXPECT_TRUE(value.at("colour") == "red" || value.at("colour") == "yellow" || value.at("colour") == "green");
+  }
+  EXPECT_EQ(results[1].text, model().generate(std::vector{free})[0].text);
 }
 
 TEST_F(SmolLm2, ScoresAreSumsOfTheWholePass) {

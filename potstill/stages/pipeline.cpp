@@ -11,6 +11,7 @@
 #include "potstill/base/interrupt.h"
 #include "potstill/base/log.h"
 #include "potstill/lm/http_client.h"
+#include "potstill/recipe/task_file.h"
 #include "potstill/stages/evaluate_stage.h"
 #include "potstill/stages/export_stage.h"
 #include "potstill/stages/merge_stage.h"
@@ -103,13 +104,16 @@ void Pipeline::prune() {
 
 void Pipeline::synth() {
   if (!recipe_.top.pairs.empty()) return;
-  const SynthInputs inputs{.task = recipe_.resolve(recipe_.top.task),
+  SynthConfig config = recipe_.synth;
+  for (auto* path : {&config.seeds, &config.documents}) *path = recipe_.resolve(*path).string();
+  if (!config.critic.empty() && !is_endpoint(config.critic)) config.critic = recipe_.resolve(config.critic).string();
+  const SynthInputs inputs{.task = find_task(recipe_.top.task, recipe_.file.parent_path(), config),
                            .teacher = is_endpoint(recipe_.top.data_teacher) ? fs::path(recipe_.top.data_teacher)
                                                                             : recipe_.resolve(recipe_.top.data_teacher),
                            .dtype = recipe_.top.dtype,
                            .device = recipe_.top.device};
-  run_stage(folder("synth"), synth_key(inputs, recipe_.synth, seed()), if_exists_,
-            [&](ArtifactWriter& out) { run_synth_stage(inputs, recipe_.synth, synth_journal(folder("synth")), out); });
+  run_stage(folder("synth"), synth_key(inputs, config, seed()), if_exists_,
+            [&](ArtifactWriter& out) { run_synth_stage(inputs, config, synth_journal(folder("synth")), out); });
 }
 
 void Pipeline::teach() {

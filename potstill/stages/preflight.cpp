@@ -12,6 +12,7 @@
 #include "potstill/lm/http_client.h"
 #include "potstill/lm/model_package.h"
 #include "potstill/nn/transformer.h"
+#include "potstill/recipe/task_file.h"
 
 namespace potstill {
 namespace {
@@ -186,10 +187,11 @@ void preflight(const Recipe& recipe, const fs::path& run_dir) {
       open_named(recipe, "data_teacher", data_teacher);
     }
   }
-  const std::string& words = recipe.top.pairs.empty() ? recipe.top.task : recipe.top.pairs;
-  if (!fs::exists(recipe.resolve(words))) {
-    throw Error(ErrorKind::kIo, recipe.file.string(),
-                fmt::format("{}: '{}' does not exist", recipe.top.pairs.empty() ? "task" : "pairs", words));
+  if (recipe.top.pairs.empty()) {
+    SynthConfig config = recipe.synth;
+    find_task(recipe.top.task, recipe.file.parent_path(), config);
+  } else if (!fs::exists(recipe.resolve(recipe.top.pairs))) {
+    throw Error(ErrorKind::kIo, recipe.file.string(), fmt::format("pairs: '{}' does not exist", recipe.top.pairs));
   }
   if (!recipe.evaluate.tasks.empty() && !fs::is_directory(recipe.resolve(recipe.evaluate.data.string()))) {
     throw Error(ErrorKind::kIo, recipe.file.string(),

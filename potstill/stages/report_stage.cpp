@@ -25,7 +25,7 @@ constexpr std::array<std::string_view, 11> kStages = {"prune",         "synth", 
                                                       "train",         "merge",  "quantize", "baseline-rtn",
                                                       "baseline-gptq", "export", "evaluate"};
 
-constexpr size_t kMaxRejected = 400;  // of the refused pairs, so that the report stays a few MB
+constexpr size_t kMaxRejected = 2000;  // of the refused pairs, so that the report stays a few MB
 
 ordered_json records_of(const fs::path& path, size_t limit = SIZE_MAX) {
   ordered_json rows = ordered_json::array();
@@ -37,12 +37,27 @@ ordered_json records_of(const fs::path& path, size_t limit = SIZE_MAX) {
   return rows;
 }
 
-ordered_json count_by(const fs::path& path, const std::string& field) {
+// Refused pairs without their lineage, which stands in rejected.jsonl.
+ordered_json refused_pairs(const fs::path& path) {
+  ordered_json rows = ordered_json::array();
+  for (const auto& record : records_of(path, kMaxRejected)) {
+    ordered_json row;
+    for (const char* key : {"instruction", "input", "output", "subtopic", "fact", "passage", "choices", "answer_key",
+                            "scores", "blind", "critique", "reason", "rule", "detail"}) {
+      if (record.contains(key) && !record[key].empty() && record[key] != "") row[key] = record[key];
+    }
+    rows.push_back(std::move(row));
+  }
+  return rows;
+}
+
+// {"format": {"truncated": 4, …}, …}
+ordered_json rules_by_reason(const fs::path& path) {
   ordered_json counts = ordered_json::object();
   if (!fs::exists(path)) return counts;
   for (const auto& record : read_jsonl(path)) {
-    const std::string key = record.value.value(field, "unknown");
-    counts[key] = counts.value(key, 0) + 1;
+    const std::string reason = record.value.value("reason", "unknown"), rule = record.value.value("rule", reason);
+    counts[reason][rule] = counts[reason].value(rule, 0) + 1;
   }
   return counts;
 }
@@ -105,8 +120,8 @@ void run_report_stage(const ReportInputs& inputs, ArtifactWriter& out) {
                 "give a run's folder: the --run-dir of `potstill run`, runs/<name> by default");
   }
   data["pairs"] = records_of(run / "synth" / "D_gen.jsonl");
-  data["rejected"] = records_of(run / "synth" / "rejected.jsonl", kMaxRejected);
-  data["rejected_by_reason"] = count_by(run / "synth" / "rejected.jsonl", "reason");
+  data["rejected"] = refused_pairs(run / "synth" / "rejected.jsonl");
+  data["rules_by_reason"] = rules_by_reason(run / "synth" / "rejected.jsonl");
   data["trials"] = records_of(run / "search" / "trials.jsonl");
   if (data["stages"].contains("search")) {
     data["search_objective"] = data["stages"]["search"]["config"].value("objective", "kl");

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "potstill/base/atomic_file.h"
 #include "potstill/base/error.h"
 #include "potstill/base/interrupt.h"
 #include "potstill/base/jsonl.h"
@@ -28,18 +29,24 @@ Json to_json(const std::vector<ChatMessage>& messages) {
 
 Json to_json(const GenerateRequest& request) {
   const auto& sampling = request.sampling;
-  return {{"messages", to_json(request.messages)},
-          {"prompt", request.prompt},
-          {"answer_prefix", request.answer_prefix},
-          {"max_new_tokens", request.max_new_tokens},
-          {"stop", request.stop},
-          {"sampling",
-           {{"temperature", sampling.temperature},
-            {"top_p", sampling.top_p},
-            {"top_k", sampling.top_k},
-            {"min_p", sampling.min_p},
-            {"repetition_penalty", sampling.repetition_penalty},
-            {"seed", sampling.seed}}}};
+  Json json{{"messages", to_json(request.messages)},
+            {"prompt", request.prompt},
+            {"answer_prefix", request.answer_prefix},
+            {"max_new_tokens", request.max_new_tokens},
+            {"stop", request.stop},
+            {"sampling",
+             {{"temperature", sampling.temperature},
+              {"top_p", sampling.top_p},
+              {"top_k", sampling.top_k},
+              {"min_p", sampling.min_p},
+              {"repetition_penalty", sampling.repetition_penalty},
+              {"seed", sampling.seed}}}};
+  if (!request.json_schema.empty()) json["json_schema"] = request.json_schema;
+  return json;
+}
+
+std::string prompt_hash(const GenerateRequest& request) {
+  return sha256_hex(to_json_line(Json{{"messages", to_json(request.messages)}, {"prompt", request.prompt}}));
 }
 
 Json to_json(const ScoreRequest& request) {
@@ -120,6 +127,15 @@ std::string AnswerStore::remember(const std::string& key, std::string_view kind,
   return line;
 }
 
+AnswerStore::Work& AnswerStore::work_of(std::string_view what) {
+  const auto found = std::ranges::find(work_, what, &std::pair<std::string, Work>::first);
+  return found != work_.end() ? found->second : work_.emplace_back(std::string(what), Work{}).second;
+}
+
+void AnswerStore::add_places(const std::string& file, std::map<std::string, std::string>& places) const {
+  for (size_t i = 0; i < used_.size(); ++i) places[used_[i]] = fmt::format("{}:{}", file, i + 1);
+}
+
 template <class Request, class Ask>
 std::vector<Json> AnswerStore::answer(std::string_view what, std::string_view kind, std::span<const Request> requests,
                                       const Ask& ask) {
@@ -144,7 +160,6 @@ std::vector<Json> AnswerStore::answer(std::string_view what, std::string_view ki
     std::vector<Request> asked;
     for (const size_t i : chunk) asked.push_back(requests[i]);
     std::vector<bool> stored(chunk.size());
-    // Several answers that come together are one write and one sync.
     const auto store = [&](std::span<const size_t> slots, std::span<const Json> responses) {
       std::string lines;
       for (size_t n = 0; n < slots.size(); ++n) {
@@ -155,24 +170,35 @@ std::vector<Json> AnswerStore::answer(std::string_view what, std::string_view ki
         lines += remember(keys[i], kind, bodies[i], responses[n]);
       }
       if (lines.empty()) return;
-      journal_.append(lines);
+      journal_.append(std::move(lines));
       progress.advance(static_cast<int64_t>(slots.size()));
     };
-    ask(asked, store);
+    try {
+      ask(asked, store);
+    } catch (...) {
+      journal_.flush();  // what came before is paid for
+      throw;
+    }
+    journal_.flush();  // on the disk before it is used
   }
   if (!missing.empty()) progress.finish();
   std::vector<Json> responses;
+  Work& work = work_of(what);
+  work.asked_now += static_cast<int64_t>(missing.size());
   for (const auto& key : keys) {
     // Read back from the line, so that a text with torn UTF-8 is the same now and after a restart.
     responses.push_back(Json::parse(lines_.at(key)).at("response"));
-    if (used_set_.insert(key).second) used_.push_back(key);
+    if (!used_set_.insert(key).second) continue;
+    used_.push_back(key);
+    ++work.answers;
+    work.written_tokens += kind == "generate" ? responses.back().value("num_tokens", int64_t{0}) : 0;
+    work.prompt_tokens += responses.back().value("prompt_tokens", int64_t{0});
   }
   return responses;
 }
 
 std::vector<AnswerStore::Generated> AnswerStore::generate(std::string_view what,
                                                           std::span<const GenerateRequest> requests) {
-  const size_t used_before = used_.size();
   const auto ask = [this](std::span<const GenerateRequest> asked, const auto& store) {
     const auto to_response = [](const GenerateResult& result) {
       return Json{{"text", result.text},
@@ -191,15 +217,11 @@ std::vector<AnswerStore::Generated> AnswerStore::generate(std::string_view what,
   };
   std::vector<Generated> generated;
   const auto responses = answer(what, "generate", requests, ask);
-  for (size_t i = used_before; i < used_.size(); ++i) {
-    const Json response = Json::parse(lines_.at(used_[i])).at("response");
-    generated_tokens_ += response.value("num_tokens", int64_t{0});
-    prompt_tokens_ += response.value("prompt_tokens", int64_t{0});
-  }
   for (size_t i = 0; i < requests.size(); ++i) {
     const Json& response = responses[i];
     generated.push_back({.text = response.at("text").get<std::string>(),
                          .key = key_of("generate", to_json(requests[i])),
+                         .prompt_hash = prompt_hash(requests[i]),
                          .finish = response.at("finish") == "stop" ? FinishReason::kStop : FinishReason::kLength});
   }
   return generated;
@@ -242,6 +264,18 @@ std::vector<std::vector<double>> AnswerStore::choose(std::string_view what, std:
     results.push_back(response.at("probabilities").get<std::vector<double>>());
   }
   return results;
+}
+
+int64_t AnswerStore::generated_tokens() const {
+  int64_t sum = 0;
+  for (const auto& [what, work] : work_) sum += work.written_tokens;
+  return sum;
+}
+
+int64_t AnswerStore::prompt_tokens() const {
+  int64_t sum = 0;
+  for (const auto& [what, work] : work_) sum += work.prompt_tokens;
+  return sum;
 }
 
 void AnswerStore::write_used(const std::filesystem::path& path) const {

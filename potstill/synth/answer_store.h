@@ -3,15 +3,17 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <span>
 #include <string>
 #include <unordered_map>
 #include <unordered_set>
+#include <utility>
 #include <vector>
 
-#include "potstill/base/atomic_file.h"
 #include "potstill/lm/language_model.h"
+#include "potstill/synth/journal_writer.h"
 
 namespace potstill {
 
@@ -26,6 +28,7 @@ class AnswerStore {
 
   struct Generated {
     std::string text, key;
+    std::string prompt_hash;  // SHA-256 of what was asked, whoever was asked and however it was sampled
     FinishReason finish = FinishReason::kStop;
   };
   // `what` names the work in the progress line. Results in the order of the requests.
@@ -33,10 +36,19 @@ class AnswerStore {
   std::vector<ScoreResult> score(std::string_view what, std::span<const ScoreRequest> requests);
   std::vector<std::vector<double>> choose(std::string_view what, std::span<const ChoiceRequest> requests);
 
-  int64_t num_asked() const { return num_asked_; }                // by this process
-  int64_t num_reused() const { return num_reused_; }              // found on the disk
-  int64_t generated_tokens() const { return generated_tokens_; }  // of all answers used, asked now or before
-  int64_t prompt_tokens() const { return prompt_tokens_; }
+  // What one kind of work cost, by the name that generate(), score() or choose() was given. All answers used, asked now
+  // or before.
+  struct Work {
+    int64_t answers = 0, asked_now = 0, prompt_tokens = 0, written_tokens = 0;
+  };
+  const std::vector<std::pair<std::string, Work>>& work() const { return work_; }  // by first use
+  // "<file>:<line>" of each answer used, in the file that write_used writes.
+  void add_places(const std::string& file, std::map<std::string, std::string>& places) const;
+
+  int64_t num_asked() const { return num_asked_; }    // by this process
+  int64_t num_reused() const { return num_reused_; }  // found on the disk
+  int64_t generated_tokens() const;                   // of all answers used, asked now or before
+  int64_t prompt_tokens() const;
   // Writes the records that this run used, in the order of their first use: the same bytes for every order of answers.
   void write_used(const std::filesystem::path& path) const;
 
@@ -50,14 +62,17 @@ class AnswerStore {
   std::string remember(const std::string& key, std::string_view kind, const nlohmann::json& request,
                        const nlohmann::json& response);
 
+  Work& work_of(std::string_view what);
+
   LanguageModel& model_;
   std::string identity_;
-  Journal journal_;
+  JournalWriter journal_;
   size_t batch_;
   std::unordered_map<std::string, std::string> lines_;  // key -> the journal's line
   std::vector<std::string> used_;                       // keys, by first use
   std::unordered_set<std::string> used_set_;
-  int64_t num_asked_ = 0, num_reused_ = 0, generated_tokens_ = 0, prompt_tokens_ = 0;
+  std::vector<std::pair<std::string, Work>> work_;
+  int64_t num_asked_ = 0, num_reused_ = 0;
 };
 
 }  // namespace potstill

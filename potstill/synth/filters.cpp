@@ -7,8 +7,13 @@
 #include <cctype>
 #include <initializer_list>
 #include <map>
+#include <nlohmann/json.hpp>
+#include <numeric>
+#include <regex>
 #include <set>
+#include <utility>
 
+#include "potstill/synth/language.h"
 #include "potstill/synth/words.h"
 
 namespace potstill {
@@ -89,15 +94,17 @@ Verdict check_length(std::string_view text, int64_t least, int64_t most) {
   return Refusal{"length", fmt::format("{} words, must be {} to {}", count, least, most)};
 }
 
-// A phrase of four words that comes twice, or one word three times in a row.
+// A phrase of four words that comes twice (in a long text three times), or one word three times in a row.
 Verdict check_loop(std::string_view text) {
+  constexpr size_t kLongText = 40;
   const auto words = words_of(text);
-  std::set<std::string> seen;
+  const int most = words.size() > kLongText ? 2 : 1;
+  std::map<std::string, int> seen;
   for (size_t i = 0; i < words.size(); ++i) {
     if (i >= 2 && words[i] == words[i - 1] && words[i] == words[i - 2]) return Refusal{"loop", words[i]};
     if (i + 4 > words.size()) continue;
     const auto phrase = fmt::format("{} {} {} {}", words[i], words[i + 1], words[i + 2], words[i + 3]);
-    if (!seen.insert(phrase).second) return Refusal{"loop", phrase};
+    if (++seen[phrase] > most) return Refusal{"loop", phrase};
   }
   return std::nullopt;
 }
@@ -111,12 +118,35 @@ Verdict check_markup(std::string_view text) {
   return std::nullopt;
 }
 
-Verdict check_phrases(const Task& task, std::string_view text) {
+bool is_expression(std::string_view phrase) {
+  return phrase.size() > 2 && phrase.starts_with('/') && phrase.ends_with('/');
+}
+
+Verdict check_forbidden(const Task& task, std::string_view text, const std::string& words) {
+  for (const auto& phrase : task.forbidden) {
+    if (!is_expression(phrase)) {
+      if (auto found = find_phrase("forbidden", words, std::array{phrase})) return found;
+      continue;
+    }
+    const std::regex expression(phrase.substr(1, phrase.size() - 2), std::regex::ECMAScript | std::regex::icase);
+    if (std::regex_search(text.begin(), text.end(), expression)) return Refusal{"forbidden", phrase};
+  }
+  return std::nullopt;
+}
+
+// Told stories and options may speak of tables and pictures, and quote somebody who is sorry.
+enum class Phrasing { kStrict, kFree };
+
+Verdict check_phrases(const Task& task, std::string_view text, Phrasing phrasing) {
   const std::string words = word_string(text);
-  if (auto found = find_phrase("refusal", words, kRefusals)) return found;
+  if (phrasing == Phrasing::kStrict || words_of(text).size() < 12) {
+    if (auto found = find_phrase("refusal", words, kRefusals)) return found;
+  }
   if (auto found = find_phrase("self_reference", words, kSelfReferences)) return found;
-  if (auto found = find_phrase("prompt_talk", words, kPromptTalk)) return found;
-  return find_phrase("forbidden", words, task.forbidden);
+  if (phrasing == Phrasing::kStrict) {
+    if (auto found = find_phrase("prompt_talk", words, kPromptTalk)) return found;
+  }
+  return check_forbidden(task, text, words);
 }
 
 bool starts_a_sentence(std::string_view text) {
@@ -194,7 +224,7 @@ Verdict check_grounding(const Task& task, const PairText& pair) {
   std::set<std::string> known = in_fact;
   known.insert(question.begin(), question.end());
   const double asked = share_in(question, in_fact);
-  if (asked < task.filter.min_question_grounding) {
+  if (task.writes_question() && asked < task.filter.min_question_grounding) {
     return Refusal{"off_fact", fmt::format("{:.0f} % of the question's words stand in the fact", 100 * asked)};
   }
   const double grounded = share_in(content_stems(pair.answer), known);
@@ -205,44 +235,145 @@ Verdict check_grounding(const Task& task, const PairText& pair) {
   for (const auto& number : numerals_of(pair.answer)) {
     if (std::ranges::find(given, number) == given.end()) return Refusal{"numerals", fmt::format("'{}'", number)};
   }
-  if (has_negation(pair.answer) != has_negation(pair.fact)) return Refusal{"negation", "says it the other way round"};
+  // A passage of several sentences says yes to one thing and no to another.
+  constexpr size_t kOneSentence = 30;
+  const bool comparable = words_of(pair.fact).size() <= kOneSentence && task.filter.answer_shape == "sentence";
+  if (comparable && has_negation(pair.answer) != has_negation(pair.fact))
+    return Refusal{"negation", "says it the other way round"};
   return std::nullopt;
 }
 
-Verdict check_text(const Task& task, std::string_view text) {
+Verdict check_text(const Task& task, std::string_view text, Phrasing phrasing) {
   if (auto found = check_charset(task, text)) return found;
   if (auto found = check_markup(text)) return found;
-  if (auto found = check_phrases(task, text)) return found;
+  if (task.filter.language == "english") {
+    if (const auto language = foreign_language(text); !language.empty()) return Refusal{"foreign", language};
+  }
+  if (auto found = check_phrases(task, text, phrasing)) return found;
   return check_loop(text);
 }
 
+// Forms of a text that stand before the other rules: where it begins and ends.
+Verdict check_question_shape(const Task& task, std::string_view question) {
+  const auto gaps = std::ranges::count(question, '_');
+  const std::string& shape = task.filter.question_shape;
+  if (shape == "gap" && gaps != 1) return Refusal{"format", fmt::format("has {} gaps '_', must have one", gaps)};
+  if (shape != "gap" && gaps > 0) return Refusal{"format", "has a gap '_'"};
+  if (shape == "question") {
+    if (!question.ends_with('?')) return Refusal{"format", "does not end with '?'"};
+    if (std::ranges::count(question, '?') > 1) return Refusal{"format", "asks more than once"};
+  }
+  if (!starts_a_sentence(question)) return Refusal{"format", "does not begin as a sentence"};
+  return std::nullopt;
+}
+
+Verdict check_answer_shape(const Task& task, std::string_view answer) {
+  const std::string& shape = task.filter.answer_shape;
+  if (shape == "json") {
+    const auto value = nlohmann::json::parse(answer, nullptr, /*allow_exceptions=*/false);
+    return value.is_object() ? Verdict{} : Refusal{"format", "is no JSON object"};
+  }
+  if (shape != "sentence") return std::nullopt;
+  if (!answer.ends_with('.') && !answer.ends_with('!')) return Refusal{"format", "does not end as a sentence"};
+  if (answer.find('?') != std::string_view::npos) return Refusal{"format", "asks back"};
+  if (!starts_a_sentence(answer)) return Refusal{"format", "does not begin as a sentence"};
+  return std::nullopt;
+}
+
+std::string folded(std::string_view text) { return word_string(text); }
+
+bool starts_small(std::string_view text) { return std::islower(static_cast<unsigned char>(text.front())) != 0; }
+
+// A right option that its length or its first letter gives away.
+Verdict check_option_balance(const Task& task, std::string_view answer, const std::vector<std::string>& wrong) {
+  const double total = std::accumulate(wrong.begin(), wrong.end(), 0.0, [](double sum, const std::string& option) {
+    return sum + static_cast<double>(option.size());
+  });
+  const double ratio = static_cast<double>(answer.size()) / (total / static_cast<double>(wrong.size()));
+  if (ratio > task.filter.max_option_ratio || 1.0 / ratio > task.filter.max_option_ratio) {
+    return Refusal{"option_length", fmt::format("the right option is {:.1f} times as long as the others", ratio)};
+  }
+  const bool odd = std::ranges::none_of(
+      wrong, [&](const std::string& option) { return starts_small(option) == starts_small(answer); });
+  if (odd && wrong.size() > 1) return Refusal{"option_style", "only the right option begins as it does"};
+  return std::nullopt;
+}
+
+constexpr auto kCatchAlls = std::to_array<std::string_view>(
+    {"all of the above", "none of the above", "both a and b", "none of these", "all of these", "both of the above"});
+
 }  // namespace
+
+std::string_view reason_of(std::string_view rule) {
+  static constexpr auto kReasons = std::to_array<std::pair<std::string_view, std::string_view>>(
+      {{"charset", "language"},          {"foreign", "language"},       {"self_reference", "refusal"},
+       {"prompt_talk", "refusal"},       {"not_new", "near_duplicate"}, {"not_needed", "surplus"},
+       {"no_critique", "low_score"},     {"off_fact", "unanswerable"},  {"ungrounded", "unanswerable"},
+       {"numerals", "unanswerable"},     {"negation", "unanswerable"},  {"option_length", "unbalanced"},
+       {"option_style", "unbalanced"},   {"letter", "unbalanced"},      {"longest_option", "unbalanced"},
+       {"subtopic_quota", "unbalanced"}, {"truncated", "format"},       {"options", "format"},
+       {"agreement", "format"},          {"answer_form", "format"},     {"loop", "format"},
+       {"repeats_question", "format"},   {"circular", "format"},        {"missing_part", "format"}});
+  for (const auto& [name, reason] : kReasons) {
+    if (name == rule) return reason;
+  }
+  return rule.starts_with("low_") ? "low_score" : rule;
+}
+
+std::optional<Refusal> refuse_context(const Task& task, std::string_view context, bool truncated) {
+  if (context.empty()) return Refusal{"format", "empty"};
+  if (truncated) return Refusal{"truncated", "reached the token limit"};
+  if (auto found = check_length(context, task.filter.min_context_words, task.filter.max_context_words)) return found;
+  return check_text(task, context, Phrasing::kFree);
+}
 
 std::optional<Refusal> refuse_question(const Task& task, std::string_view question, bool truncated) {
   if (question.empty()) return Refusal{"format", "empty"};
   if (truncated) return Refusal{"truncated", "reached the token limit"};
-  if (!question.ends_with('?')) return Refusal{"format", "does not end with '?'"};
-  if (std::ranges::count(question, '?') > 1) return Refusal{"format", "asks more than once"};
-  if (!starts_a_sentence(question)) return Refusal{"format", "does not begin as a sentence"};
+  if (auto found = check_question_shape(task, question)) return found;
   if (auto found = check_length(question, task.filter.min_question_words, task.filter.max_question_words)) return found;
-  if (auto found = check_text(task, question)) return found;
-  return task.filter.language == "english" ? check_agreement(question) : std::nullopt;
+  const bool asks = task.filter.question_shape == "question";
+  if (auto found = check_text(task, question, asks ? Phrasing::kStrict : Phrasing::kFree)) return found;
+  return asks && task.filter.language == "english" ? check_agreement(question) : std::nullopt;
 }
 
 std::optional<Refusal> refuse_answer(const Task& task, const PairText& pair, bool truncated) {
   const std::string_view answer = pair.answer;
+  const std::string& shape = task.filter.answer_shape;
   if (answer.empty()) return Refusal{"format", "empty"};
   if (truncated) return Refusal{"truncated", "reached the token limit"};
-  if (!answer.ends_with('.') && !answer.ends_with('!')) return Refusal{"format", "does not end as a sentence"};
-  if (answer.find('?') != std::string_view::npos) return Refusal{"format", "asks back"};
-  if (!starts_a_sentence(answer)) return Refusal{"format", "does not begin as a sentence"};
+  if (!task.choices.empty()) {
+    if (std::ranges::find(task.choices, answer) != task.choices.end()) return std::nullopt;
+    return Refusal{"options", fmt::format("'{:.40}' is none of the choices", answer)};
+  }
+  if (auto found = check_answer_shape(task, answer)) return found;
   if (auto found = check_length(answer, task.filter.min_answer_words, task.filter.max_answer_words)) return found;
-  if (auto found = check_text(task, answer)) return found;
-  if (auto found = check_new_words(task, pair)) return found;
-  if (task.filter.language == "english") {
-    if (auto found = check_answer_form(pair)) return found;
+  if (shape == "json") return check_charset(task, answer);
+  const bool is_sentence = shape == "sentence";
+  if (auto found = check_text(task, answer, is_sentence ? Phrasing::kStrict : Phrasing::kFree)) return found;
+  if (is_sentence && !task.has_options()) {
+    if (auto found = check_new_words(task, pair)) return found;
+    if (task.filter.language == "english") {
+      if (auto found = check_answer_form(pair)) return found;
+    }
   }
   return check_grounding(task, pair);
+}
+
+std::optional<Refusal> refuse_options(const Task& task, std::string_view answer,
+                                      const std::vector<std::string>& wrong) {
+  const auto wanted = static_cast<size_t>(task.options_of_a_pair() - 1);
+  if (wrong.size() < wanted) {
+    return Refusal{"options", fmt::format("{} wrong options that differ, must be {}", wrong.size(), wanted)};
+  }
+  std::set<std::string> seen{folded(answer)};
+  for (const auto& option : wrong) {
+    if (!seen.insert(folded(option)).second) return Refusal{"options", fmt::format("'{:.40}' twice", option)};
+    if (find_phrase("", folded(option), kCatchAlls)) return Refusal{"options", fmt::format("'{:.40}'", option)};
+    if (auto found = check_length(option, task.filter.min_answer_words, task.filter.max_answer_words)) return found;
+    if (auto found = check_text(task, option, Phrasing::kFree)) return found;
+  }
+  return check_option_balance(task, answer, wrong);
 }
 
 }  // namespace potstill

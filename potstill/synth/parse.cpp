@@ -99,6 +99,60 @@ std::optional<nlohmann::json> last_json_object(std::string_view text) {
   return std::nullopt;
 }
 
+size_t skip_spaces(std::string_view text, size_t at) {
+  while (at < text.size() && is_space(text[at])) ++at;
+  return at;
+}
+
+// A JSON string that begins at `at`; moves past it. Line ends inside it, which JSON forbids, are taken as blanks.
+std::optional<std::string> read_string(std::string_view text, size_t& at) {
+  if (at >= text.size() || text[at] != '"') return std::nullopt;
+  std::string literal = "\"";
+  for (size_t i = at + 1; i < text.size(); ++i) {
+    literal += static_cast<unsigned char>(text[i]) < ' ' ? ' ' : text[i];
+    if (text[i] == '\\' && i + 1 < text.size()) {
+      literal += text[++i];
+    } else if (text[i] == '"') {
+      at = i + 1;
+      const auto value = nlohmann::json::parse(literal, nullptr, /*allow_exceptions=*/false);
+      return value.is_string() ? std::optional(value.get<std::string>()) : std::nullopt;
+    }
+  }
+  return std::nullopt;  // cut off
+}
+
+// Where the value of `key` begins: after "key" or key, and a colon.
+size_t value_of_key(std::string_view text, std::string_view key) {
+  for (size_t at = text.find(key); at != std::string_view::npos; at = text.find(key, at + 1)) {
+    const bool starts_a_word = at == 0 || !std::isalnum(static_cast<unsigned char>(text[at - 1]));
+    size_t after = at + key.size();
+    if (after < text.size() && (text[after] == '"' || text[after] == '\'')) ++after;
+    after = skip_spaces(text, after);
+    if (starts_a_word && after < text.size() && text[after] == ':') return skip_spaces(text, after + 1);
+  }
+  return std::string_view::npos;
+}
+
+void salvage_part(std::string_view text, const std::string& key, ItemParts& parts) {
+  size_t at = value_of_key(text, key);
+  if (at >= text.size()) return;
+  if (const auto value = read_string(text, at)) {
+    parts.texts[key] = *value;
+    return;
+  }
+  if (text[at] != '[') return;
+  std::vector<std::string> items;
+  for (++at; at < text.size();) {
+    at = skip_spaces(text, at);
+    const auto item = read_string(text, at);
+    if (!item) break;
+    items.push_back(*item);
+    at = skip_spaces(text, at);
+    at += at < text.size() && text[at] == ',';
+  }
+  if (!items.empty()) parts.lists[key] = std::move(items);
+}
+
 std::optional<double> read_score(const nlohmann::json& value) {
   double score = 0.0;
   if (value.is_number()) {
@@ -154,6 +208,69 @@ std::vector<std::string> parse_list(std::string_view text, bool truncated, size_
     if (seen.insert(lower(item)).second) items.push_back(std::move(item));
   }
   return items;
+}
+
+std::vector<std::string> parse_options(std::string_view text, bool truncated) {
+  std::vector<std::string_view> pieces;
+  const char separator = text.find(';') != std::string_view::npos ? ';' : '\n';
+  for (size_t begin = 0; begin <= text.size();) {
+    const size_t end = std::min(text.find(separator, begin), text.size());
+    if (const auto piece = trim(text.substr(begin, end - begin)); !piece.empty()) pieces.push_back(piece);
+    begin = end + 1;
+  }
+  if (truncated && !pieces.empty()) pieces.pop_back();
+  std::vector<std::string> options;
+  for (const auto piece : pieces) {
+    if (auto option = clean_answer(piece); !option.empty()) options.push_back(std::move(option));
+  }
+  return options;
+}
+
+ItemParts parse_item(std::string_view text, std::span<const std::string> keys) {
+  ItemParts parts;
+  if (const auto object = last_json_object(text)) {
+    for (const auto& key : keys) {
+      const auto found = object->find(key);
+      if (found == object->end()) continue;
+      const auto is_text = [](const nlohmann::json& value) { return value.is_string(); };
+      if (found->is_string()) parts.texts[key] = found->get<std::string>();
+      if (found->is_array() && std::all_of(found->begin(), found->end(), is_text))
+        parts.lists[key] = found->get<std::vector<std::string>>();
+    }
+    if (!parts.texts.empty() || !parts.lists.empty()) return parts;
+  }
+  parts.repaired = true;
+  for (const auto& key : keys) salvage_part(text, key, parts);
+  return parts;
+}
+
+std::optional<int64_t> parse_choice(std::string_view text, std::span<const std::string> options) {
+  const auto plain = [](std::string_view each) {
+    std::string folded = lower(clean_answer(each));
+    while (!folded.empty() && std::ispunct(static_cast<unsigned char>(folded.back()))) folded.pop_back();
+    return folded;
+  };
+  const std::string whole = plain(text);
+  std::set<int64_t> named;
+  for (size_t i = 0; i < options.size(); ++i) {
+    if (plain(options[i]) == whole) return static_cast<int64_t>(i);
+  }
+  // A letter that stands for itself: in capitals and followed by no word, but for "A" which may be an article.
+  const std::string_view trimmed = trim(text);
+  for (size_t i = 0; i < trimmed.size(); ++i) {
+    const auto letter = static_cast<int64_t>(std::toupper(static_cast<unsigned char>(trimmed[i])) - 'A');
+    const auto is_word = [&](size_t at) {
+      return at < trimmed.size() && (std::isalnum(static_cast<unsigned char>(trimmed[at])) || trimmed[at] == '\'');
+    };
+    if (letter < 0 || letter >= static_cast<int64_t>(options.size()) || is_word(i + 1) || (i > 0 && is_word(i - 1)))
+      continue;
+    const char next = i + 1 < trimmed.size() ? trimmed[i + 1] : '\0', before = i > 0 ? trimmed[i - 1] : '\0';
+    const bool closed = next == '\0' || next == '.' || next == ')' || next == ':' || next == '\n' || next == '*';
+    const bool small = std::islower(static_cast<unsigned char>(trimmed[i])) != 0;
+    if (closed && (!small || before == '(' || trimmed.size() <= 2)) named.insert(letter);
+  }
+  if (named.size() == 1) return *named.begin();
+  return std::nullopt;
 }
 
 std::optional<Critique> parse_critique(std::string_view text, std::span<const std::string> criteria) {

@@ -11,10 +11,10 @@ namespace {
 
 // Mean log-likelihood a token of each pair under a request made from it.
 template <class MakeRequest>
-std::vector<double> nats_per_token(std::string_view what, std::span<const Pair> pairs, AnswerStore& teacher,
-                                   const MakeRequest& make_request) {
+std::vector<double> nats_per_token(std::string_view what, const Task& task, std::span<const Pair> pairs,
+                                   AnswerStore& teacher, const MakeRequest& make_request) {
   std::vector<ScoreRequest> requests;
-  for (const auto& pair : pairs) requests.push_back(make_request(pair));
+  for (const auto& pair : pairs) requests.push_back(make_request(task, pair));
   std::vector<double> means;
   for (const auto& result : teacher.score(what, requests)) {
     means.push_back(result.log_likelihood / static_cast<double>(std::max<int64_t>(result.num_tokens, 1)));
@@ -22,11 +22,12 @@ std::vector<double> nats_per_token(std::string_view what, std::span<const Pair> 
   return means;
 }
 
-std::vector<double> measure(const Criterion& criterion, std::span<const Pair> pairs, AnswerStore& teacher) {
-  if (criterion.measure == "likelihood") return nats_per_token("likelihood", pairs, teacher, likelihood_request);
-  if (criterion.measure == "round_trip") return nats_per_token("round trip", pairs, teacher, round_trip_request);
-  auto given = nats_per_token("relevance", pairs, teacher, relevance_request);
-  const auto prior = nats_per_token("relevance, prior", pairs, teacher, prior_request);
+std::vector<double> measure(const Task& task, const Criterion& criterion, std::span<const Pair> pairs,
+                            AnswerStore& teacher) {
+  if (criterion.measure == "likelihood") return nats_per_token("likelihood", task, pairs, teacher, likelihood_request);
+  if (criterion.measure == "round_trip") return nats_per_token("round trip", task, pairs, teacher, round_trip_request);
+  auto given = nats_per_token("relevance", task, pairs, teacher, relevance_request);
+  const auto prior = nats_per_token("relevance, prior", task, pairs, teacher, prior_request);
   for (size_t i = 0; i < given.size(); ++i) given[i] -= prior[i];
   return given;
 }
@@ -56,7 +57,7 @@ void critique_in_words(const Task& task, std::span<const Pair> pairs, AnswerStor
   for (const auto& pair : pairs) requests.push_back(critique_request(task, pair));
   const auto answers = teacher.generate("critiques", requests);
   for (size_t i = 0; i < pairs.size(); ++i) {
-    judgements[i].critique_key = answers[i].key;
+    judgements[i].source = Source{"critique", answers[i].key, answers[i].prompt_hash};
     auto critique = parse_critique(answers[i].text, criteria);
     if (!critique) {
       judgements[i].refusal = {"no_critique", fmt::format("cannot be read: {:.80}", answers[i].text)};
@@ -94,17 +95,21 @@ double on_scale(const Criterion& criterion, double nats) {
 }
 
 std::vector<Judgement> judge_pairs(const Task& task, const SynthConfig& config, std::span<const Pair> pairs,
-                                   AnswerStore& teacher) {
+                                   std::span<const double> agreements, AnswerStore& teacher) {
   std::vector<Judgement> judgements(pairs.size());
   if (pairs.empty()) return judgements;
   for (const auto& criterion : task.rubric) {
     if (criterion.measure == "rating") {
-      if (config.critique == "json") continue;
+      if (config.critique != "expected") continue;
       const auto ratings = rate(task, criterion, pairs, teacher);
       for (size_t i = 0; i < pairs.size(); ++i) judgements[i].scores[criterion.name] = ratings[i];
       continue;
     }
-    const auto nats = measure(criterion, pairs, teacher);
+    if (criterion.measure == "blind") {
+      for (size_t i = 0; i < agreements.size(); ++i) judgements[i].scores[criterion.name] = 1.0 + 4.0 * agreements[i];
+      continue;
+    }
+    const auto nats = measure(task, criterion, pairs, teacher);
     for (size_t i = 0; i < pairs.size(); ++i) {
       judgements[i].measured[criterion.name] = nats[i];
       judgements[i].scores[criterion.name] = on_scale(criterion, nats[i]);

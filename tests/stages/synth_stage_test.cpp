@@ -62,7 +62,7 @@ class SynthStage : public testing::Test {
   Artifact run(ScriptedModel& teacher, const std::string& name) {
     const StageKey key{.stage = "synth", .config = config_to_json(config_), .inputs = {}, .seed = 5};
     return run_stage(folder_ / name, key, IfExists::kReplace, [&](ArtifactWriter& out) {
-      synthesize(task_, config_, teacher, "numbers", folder_ / "journal.jsonl", out);
+      synthesize(task_, config_, {.teacher = teacher, .identity = "numbers"}, folder_ / "journal.jsonl", out);
     });
   }
 

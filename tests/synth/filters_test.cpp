@@ -118,6 +118,71 @@ TEST(RefuseAnswer, EachRuleRefusesItsCaseAndKeepsANearOne) {
   EXPECT_EQ(answer_rule(good, /*truncated=*/true), "truncated");
 }
 
+Task choice_task() {
+  Task task = science();
+  task.answer_form = "multiple_choice";
+  task.num_options = 4;
+  task.filter.answer_shape = "phrase";
+  task.filter.min_answer_words = 1;
+  return task;
+}
+
+TEST(RefuseOptions, EachRuleRefusesItsCaseAndKeepsANearOne) {
+  const Task task = choice_task();
+  const auto rule = [&](std::string_view answer, const std::vector<std::string>& wrong) {
+    const auto refusal = refuse_options(task, answer, wrong);
+    return refusal ? refusal->rule : "";
+  };
+  EXPECT_EQ(rule("a pine tree", {"a field mouse", "a mushroom", "a snail"}), "");
+  EXPECT_EQ(rule("a pine tree", {"a field mouse", "a mushroom"}), "options");
+  EXPECT_EQ(rule("a pine tree", {"a field mouse", "A field mouse.", "a snail"}), "options");
+  EXPECT_EQ(rule("a pine tree", {"a field mouse", "a Pine tree", "a snail"}), "options");
+  EXPECT_EQ(rule("a pine tree", {"a field mouse", "all of the above", "a snail"}), "options");
+  EXPECT_EQ(rule("a pine tree", {"a field mouse", "click here", "a snail"}), "forbidden");
+  EXPECT_EQ(rule("a pine tree", {"a field mouse", "B) a mushroom", "a snail"}), "format");
+  EXPECT_EQ(rule("a tree that makes all of its own food out of light and air", {"a mouse", "a bug", "a snail"}),
+            "option_length");
+  EXPECT_EQ(rule("A pine tree", {"a field mouse", "a mushroom", "a snail"}), "option_style");
+  EXPECT_EQ(reason_of("option_style"), "unbalanced");
+}
+
+TEST(RefuseQuestion, ShapesOfOtherAnswerForms) {
+  Task task = science();
+  const auto rule = [&](std::string_view question) {
+    const auto refusal = refuse_question(task, question, false);
+    return refusal ? refusal->rule : "";
+  };
+  task.filter.question_shape = "gap";
+  EXPECT_EQ(rule("The lamp did not fit into the box because _ was too tall."), "");
+  EXPECT_EQ(rule("The lamp did not fit into the box because it was too tall."), "format");
+  EXPECT_EQ(rule("The _ did not fit into the box because _ was too tall."), "format");
+  task.filter.question_shape = "text";
+  EXPECT_EQ(rule("A metal spoon in a cup of hot soup will soon"), "");
+  EXPECT_EQ(rule("A spoon in the picture of hot _ will soon"), "format");
+  EXPECT_EQ(rule("Der L\xC3\xB6"
+                 "ffel ist in der Suppe und die Suppe ist zu warm"),
+            "foreign");
+  EXPECT_EQ(reason_of("foreign"), "language");
+}
+
+TEST(RefuseAnswer, ChoicesAndJson) {
+  Task task = choice_task();
+  task.choices = {"yes", "no"};
+  EXPECT_FALSE(refuse_answer(task, {"", "Is ice cold?", "yes"}, false));
+  EXPECT_EQ(refuse_answer(task, {"", "Is ice cold?", "maybe"}, false)->rule, "options");
+  task = science();
+  task.filter.answer_shape = "json";
+  EXPECT_FALSE(refuse_answer(task, {"", "", R"({"event": "concert", "time": null})"}, false));
+  EXPECT_EQ(refuse_answer(task, {"", "", R"({"event": "concert", "time":)"}, false)->rule, "format");
+}
+
+TEST(Forbidden, ExpressionsStandBetweenSlashes) {
+  Task task = science();
+  task.forbidden = {"/\\bgrade [0-9]+/", "click here"};
+  EXPECT_EQ(refuse_question(task, "What do pupils of Grade 7 learn?", false)->rule, "forbidden");
+  EXPECT_FALSE(refuse_question(task, "What do pupils of a high grade learn?", false));
+}
+
 TEST(RefuseAnswer, ThresholdsOfTheTaskDecide) {
   Task task = science();
   const PairText pair{"Ice is less dense than water.", "Why is ice less dense than water?",
@@ -133,12 +198,24 @@ TEST(RefuseAnswer, ThresholdsOfTheTaskDecide) {
 }
 
 TEST(Novelty, RefusesTheSameQuestionInOtherWordsButNotTheSamePattern) {
-  NoveltyPool pool(0.7);
-  pool.add("What is a cloud?", "A cloud is made of tiny drops of water.");
-  EXPECT_TRUE(pool.nearest("What are clouds?", "Clouds are made of drops."));
-  EXPECT_TRUE(pool.nearest("What is mist?", "Mist is a cloud, and a cloud is made of tiny drops of water."));
-  EXPECT_FALSE(pool.nearest("What is a fossil?", "A fossil is the print of a living thing."));
-  EXPECT_FALSE(NoveltyPool(0.7).nearest("What is a cloud?", "Drops."));
+  NoveltyPool pool(0.7, 0.8);
+  const auto nearest = [&pool](const std::string& question, const std::string& answer) {
+    return pool.nearest(question, question + " " + answer);
+  };
+  pool.add("What is a cloud?", "What is a cloud? A cloud is made of tiny drops of water.");
+  EXPECT_TRUE(nearest("What are clouds?", "Clouds are made of drops."));
+  EXPECT_TRUE(nearest("What is mist?", "Mist is a cloud, and a cloud is made of tiny drops of water."));
+  EXPECT_FALSE(nearest("What is a fossil?", "A fossil is the print of a living thing."));
+  EXPECT_FALSE(NoveltyPool(0.7, 0.8).nearest("What is a cloud?", "Drops."));
+}
+
+TEST(Novelty, MinHashFindsLongTextsWithTheirSentencesTurnedRound) {
+  NoveltyPool pool(1.0, 0.7);  // ROUGE-L cannot see it: the order is another
+  const std::string first = "Ducks swim well because they have webbed feet that push the water back. ";
+  const std::string second = "Owls hunt at night since they can see and hear well in the dark forest.";
+  pool.add("Text one?", first + second);
+  EXPECT_TRUE(pool.nearest("Text two?", second + " " + first));
+  EXPECT_FALSE(pool.nearest("Text two?", first + "Bears sleep through the winter when there is little food."));
 }
 
 TEST(Words, StemsMeetAcrossForms) {

@@ -85,5 +85,54 @@ TEST_F(ParseCritique, StandsHostileText) {
   EXPECT_FALSE(parse_critique("{\xFF\xFE}", criteria));
 }
 
+TEST(ParseOptions, ReadsOneLineAndLists) {
+  const std::vector<std::string> three{"a cold night", "a dark room", "a deep hole"};
+  EXPECT_EQ(parse_options(" a cold night; a dark room; a deep hole", false), three);
+  EXPECT_EQ(parse_options("1. a cold night\n2. a dark room\n3) a deep hole\n", false), three);
+  EXPECT_EQ(parse_options("a cold night; a dark room; a de", true).size(), 2u);
+  EXPECT_TRUE(parse_options(" ; ;", false).empty());
+}
+
+class ParseItem : public testing::Test {
+ protected:
+  ItemParts read(std::string_view text) { return parse_item(text, keys_); }
+  std::vector<std::string> keys_{"question", "answer", "wrong"};
+};
+
+TEST_F(ParseItem, ReadsAWholeObjectAmongProse) {
+  const auto parts = read(R"(Here it is: {"question": "Why?", "answer": "So.", "wrong": ["a", "b"]} Good luck!)");
+  EXPECT_FALSE(parts.repaired);
+  EXPECT_EQ(parts.texts.at("question"), "Why?");
+  EXPECT_EQ(parts.lists.at("wrong"), (std::vector<std::string>{"a", "b"}));
+}
+
+TEST_F(ParseItem, SavesThePartsThatAreWhole) {
+  const auto cut = read(R"({"question": "Why does \"it\" rain?", "answer": "Clouds.", "wrong": ["snow", "wi)");
+  EXPECT_TRUE(cut.repaired);
+  EXPECT_EQ(cut.texts.at("question"), "Why does \"it\" rain?");
+  EXPECT_EQ(cut.lists.at("wrong"), (std::vector<std::string>{"snow"}));
+  const auto no_commas = read("{question: \"Why?\" answer: \"So\nit is.\"");
+  EXPECT_EQ(no_commas.texts.at("question"), "Why?");
+  EXPECT_EQ(no_commas.texts.at("answer"), "So it is.");
+  const auto cut_early = read(R"({"question": "Why does it)");
+  EXPECT_TRUE(cut_early.texts.empty());
+  EXPECT_TRUE(read("no item at all").texts.empty());
+  EXPECT_TRUE(read(R"({"question": 3, "answer": null})").texts.empty());
+}
+
+TEST(ParseChoice, ReadsLettersAndWholeOptions) {
+  const std::vector<std::string> options{"a star", "a planet", "the Moon"};
+  EXPECT_EQ(parse_choice("B", options), 1);
+  EXPECT_EQ(parse_choice(" (c)", options), 2);
+  EXPECT_EQ(parse_choice("The answer is B.", options), 1);
+  EXPECT_EQ(parse_choice("A. a star", options), 0);
+  EXPECT_EQ(parse_choice("the moon.", options), 2);
+  EXPECT_EQ(parse_choice("**B**", options), 1);
+  EXPECT_FALSE(parse_choice("A. or B.", options));
+  EXPECT_FALSE(parse_choice("A good question, I think", options));
+  EXPECT_FALSE(parse_choice("D", options));
+  EXPECT_FALSE(parse_choice("unanswerable", options));
+}
+
 }  // namespace
 }  // namespace potstill

@@ -88,11 +88,11 @@ class SelfInstruct : public testing::Test {
   // Everything that a run leaves, as bytes.
   std::string run(ScriptedModel& model, const std::string& journal = "journal.jsonl") {
     AnswerStore store(model, folder_ / journal, config_.batch);
-    const SynthOutcome outcome = self_instruct(task_, config_, /*seed=*/3, store);
+    const SynthOutcome outcome = self_instruct(task_, config_, /*seed=*/3, {.teacher = store});
     num_asked_ = store.num_asked();
     std::string bytes;
     for (const auto* list : {&outcome.accepted, &outcome.rejected}) {
-      for (const auto& candidate : *list) bytes += to_record(candidate, task_, model.name()).dump() + "\n";
+      for (const auto& candidate : *list) bytes += to_record(candidate, task_, {.teacher = model.name()}).dump() + "\n";
     }
     store.write_used(folder_ / "raw.jsonl");
     outcome_ = outcome;
@@ -114,18 +114,18 @@ TEST_F(SelfInstruct, AcceptsWhatPassesAndSaysWhyTheRestDoesNot) {
   const auto yield = outcome_.yield();
   EXPECT_EQ(yield["candidates"], outcome_.accepted.size() + outcome_.rejected.size());
   for (const char* rule : {"format", "refusal", "truncated", "low_score"}) {
-    EXPECT_GT(yield["refused"].value(rule, 0), 0) << rule << "\n" << outcome_.yield_table();
+    EXPECT_GT(yield["rules"].value(rule, 0), 0) << rule << "\n" << outcome_.yield_table();
   }
   std::set<std::string> ids;
   for (const auto& candidate : outcome_.accepted) {
     EXPECT_FALSE(candidate.refusal);
     EXPECT_TRUE(ids.insert(candidate.id).second);
-    const auto record = to_record(candidate, task_, "scripted");
+    const auto record = to_record(candidate, task_, {.teacher = "scripted"});
     EXPECT_EQ(record["instruction"], candidate.pair.question);
     EXPECT_EQ(record["input"], "");
     EXPECT_EQ(record["output"], candidate.pair.answer);
     EXPECT_TRUE(record["split"] == "train" || record["split"] == "heldout");
-    EXPECT_EQ(record["raw"]["answer"].get<std::string>().size(), 64u);
+    EXPECT_EQ(record["raw"]["answer"]["key"].get<std::string>().size(), 64u);
   }
 }
 
@@ -195,7 +195,7 @@ TEST_F(SelfInstruct, ChangedThresholdFiltersAgainWithoutAsking) {
   task_.filter.min_score = 4.8;
   run(model);
   EXPECT_EQ(num_asked_, 0);
-  EXPECT_GT(outcome_.yield()["refused"].value("low_score", 0), 0);
+  EXPECT_GT(outcome_.yield()["rules"].value("low_score", 0), 0);
   for (const auto& candidate : outcome_.accepted) EXPECT_GE(candidate.scores.at("score"), 4.8) << best;
 }
 
@@ -256,7 +256,7 @@ TEST_F(SelfInstruct, OneQuestionForeverIsADuplicate) {
   task_.filter.min_grounding = 0.0;
   run(model);
   EXPECT_LE(outcome_.accepted.size(), 1u);
-  EXPECT_GT(outcome_.yield()["refused"].value("duplicate", 0), 30);
+  EXPECT_GT(outcome_.yield()["rules"].value("duplicate", 0), 30);
 }
 
 TEST_F(SelfInstruct, SubtopicsComeFromTheTeacherWhenTheTaskNamesNone) {
@@ -311,7 +311,7 @@ TEST_F(SelfInstruct, CritiqueInJsonDecidesAndUnreadableOnesDoNotPass) {
   config_.critique = "json";
   config_.pairs = 25;
   run(model);
-  const auto refused = outcome_.yield()["refused"];
+  const auto refused = outcome_.yield()["rules"];
   EXPECT_GT(refused.value("no_critique", 0), 0) << outcome_.yield_table();
   EXPECT_GT(refused.value("low_right", 0), 0);
   EXPECT_FALSE(outcome_.accepted.empty());

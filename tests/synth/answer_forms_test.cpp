@@ -212,7 +212,11 @@ TEST_F(AnswerForms, BlindAnswersByLikelihoodMustAgree) {
   const auto outcome = run(model);
   ASSERT_FALSE(outcome.accepted.empty());
   EXPECT_EQ(outcome.yield()["refused"]["wrong_by_majority"], 1) << outcome.yield_table();
-  for (const auto& candidate : outcome.accepted) EXPECT_NEAR(*candidate.agreement, 1 / (1 + 3 * std::exp(-0.9)), 1e-9);
+  for (const auto& candidate : outcome.accepted) {
+    double characters = 0;
+    for (const auto& option : candidate.pair.options) characters += static_cast<double>(option.size());
+    EXPECT_NEAR(*candidate.agreement, 1 / (1 + 3 * std::exp(-0.9 * characters / 4)), 1e-9);
+  }
 }
 
 TEST_F(AnswerForms, VotesOfAnotherModelDecide) {

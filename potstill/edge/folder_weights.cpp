@@ -48,7 +48,7 @@ class FolderBinder {
 
   MatrixView unpacked(const std::string& name, int64_t rows, int64_t cols) {
     const QuantizedLinear linear = packed_->linear(name);
-    const DType dtype = linear.symmetric ? DType::kQ4_0 : DType::kQ4_1;
+    const DType dtype = block_dtype(linear);
     if (linear.group_size % kernels::kBlock != 0) {
       throw Error(ErrorKind::kInput, source_.where(),
                   fmt::format("'{}' has groups of {} columns", name, linear.group_size), "multiples of 32 are run");

@@ -18,42 +18,44 @@
 namespace potstill {
 namespace {
 
-constexpr int64_t kCodesPerWord = 8;
+int64_t codes_per_word(int64_t bits) { return 32 / bits; }
+
 constexpr std::string_view kPacked = ".weight_packed", kScale = ".weight_scale", kShape = ".weight_shape",
                            kZeroPoint = ".weight_zero_point", kGroupIndex = ".weight_g_idx", kWeight = ".weight";
 
 std::string joined(std::string_view module, std::string_view suffix) { return fmt::format("{}{}", module, suffix); }
 
-// Eight codes to a word, lowest bits first; what lies past the row's end is zero bits.
+// Eight codes of 4 bits (four of 8) to a word, lowest bits first; what lies past the row's end is zero bits.
 std::vector<int32_t> pack_along_rows(const QuantizedLinear& linear) {
-  const int64_t in = linear.in_features, words = ceil_div(in, kCodesPerWord);
+  const int64_t in = linear.in_features, bits = linear.bits, per_word = codes_per_word(bits);
+  const int64_t words = ceil_div(in, per_word);
   std::vector<uint32_t> packed(static_cast<size_t>(linear.out_features * words), 0);
   for (int64_t row = 0; row < linear.out_features; ++row) {
     for (int64_t i = 0; i < in; ++i) {
       const uint32_t code = linear.codes[static_cast<size_t>(row * in + i)];
-      packed[static_cast<size_t>(row * words + i / kCodesPerWord)] |= code << (4 * (i % kCodesPerWord));
+      packed[static_cast<size_t>(row * words + i / per_word)] |= code << (bits * (i % per_word));
     }
   }
   return {packed.begin(), packed.end()};
 }
 
-// Zero points go eight rows to a word.
+// Zero points go as many rows to a word.
 std::vector<int32_t> pack_zeros(const QuantizedLinear& linear) {
-  const int64_t groups = linear.num_groups(), words = ceil_div(linear.out_features, kCodesPerWord);
-  std::vector<uint32_t> packed(static_cast<size_t>(words * groups), 0);
+  const int64_t groups = linear.num_groups(), bits = linear.bits, per_word = codes_per_word(bits);
+  std::vector<uint32_t> packed(static_cast<size_t>(ceil_div(linear.out_features, per_word) * groups), 0);
   for (int64_t row = 0; row < linear.out_features; ++row) {
     for (int64_t g = 0; g < groups; ++g) {
       const uint32_t zero = linear.zeros[static_cast<size_t>(row * groups + g)];
-      packed[static_cast<size_t>(row / kCodesPerWord * groups + g)] |= zero << (4 * (row % kCodesPerWord));
+      packed[static_cast<size_t>(row / per_word * groups + g)] |= zero << (bits * (row % per_word));
     }
   }
   return {packed.begin(), packed.end()};
 }
 
-uint8_t code_in_word(const TensorView& words, int64_t word, int64_t place) {
+uint8_t code_in_word(const TensorView& words, int64_t word, int64_t place, int64_t bits_per_code) {
   uint32_t bits;
   std::memcpy(&bits, words.bytes.data() + static_cast<size_t>(word) * sizeof(bits), sizeof(bits));
-  return static_cast<uint8_t>((bits >> (4 * place)) & 15);
+  return static_cast<uint8_t>((bits >> (bits_per_code * place)) & ((1u << bits_per_code) - 1));
 }
 
 CompressedTensorsConfig read_config(const std::filesystem::path& folder) {
@@ -69,14 +71,14 @@ CompressedTensorsConfig read_config(const std::filesystem::path& folder) {
 }  // namespace
 
 std::vector<TensorSpec> packed_specs(std::string_view module, int64_t out_features, int64_t in_features,
-                                     int64_t group_size, bool symmetric, DType scale_dtype) {
-  const int64_t groups = in_features / group_size;
+                                     int64_t group_size, bool symmetric, DType scale_dtype, int64_t bits) {
+  const int64_t groups = in_features / group_size, per_word = codes_per_word(bits);
   std::vector<TensorSpec> specs = {
-      {joined(module, kPacked), DType::kI32, {out_features, ceil_div(in_features, kCodesPerWord)}},
+      {joined(module, kPacked), DType::kI32, {out_features, ceil_div(in_features, per_word)}},
       {joined(module, kScale), scale_dtype, {out_features, groups}},
       {joined(module, kShape), DType::kI64, {2}}};
   if (!symmetric) {
-    specs.push_back({joined(module, kZeroPoint), DType::kI32, {ceil_div(out_features, kCodesPerWord), groups}});
+    specs.push_back({joined(module, kZeroPoint), DType::kI32, {ceil_div(out_features, per_word), groups}});
   }
   return specs;
 }
@@ -112,8 +114,9 @@ CompressedTensorsCheckpoint::CompressedTensorsCheckpoint(const std::filesystem::
       const std::string module(name.substr(0, name.size() - kPacked.size()));
       const auto [found, inserted] = packed_.emplace(module + std::string(kWeight), read_packed(module));
       const Packed& packed = found->second;
-      weights_.push_back(
-          {.name = found->first, .shape = {packed.out_features, packed.in_features}, .dtype = DType::kQ4_0});
+      weights_.push_back({.name = found->first,
+                          .shape = {packed.out_features, packed.in_features},
+                          .dtype = packed.bits == 8 ? DType::kQ8_0 : DType::kQ4_0});
     } else if (name.ends_with(kGroupIndex)) {
       throw Error(ErrorKind::kInput, where(), fmt::format("tensor '{}': act-order groups are not supported", name),
                   "quantize again with actorder 'static' or none");
@@ -137,8 +140,10 @@ CompressedTensorsCheckpoint::Packed CompressedTensorsCheckpoint::read_packed(con
   int64_t sizes[2];
   std::memcpy(sizes, shape.bytes.data(), sizeof(sizes));
   const auto [out, in] = sizes;
-  const int64_t group = config_.group_size > 0 ? config_.group_size : in;
-  if (out < 1 || in < 1 || in > INT64_MAX - kCodesPerWord || in % group != 0) {
+  const auto [bits, stated_group] = config_.bits_and_group(module);
+  const int64_t group = stated_group > 0 ? stated_group : in;
+  const int64_t per_word = codes_per_word(bits);
+  if (out < 1 || in < 1 || in > INT64_MAX - 8 || in % group != 0) {
     throw Error(ErrorKind::kFormat, where(),
                 fmt::format("'{}' says [{}, {}], which groups of {} do not divide", shape.name, out, in, group));
   }
@@ -147,9 +152,10 @@ CompressedTensorsCheckpoint::Packed CompressedTensorsCheckpoint::read_packed(con
                 .zeros = {},
                 .out_features = out,
                 .in_features = in,
-                .group_size = group};
+                .group_size = group,
+                .bits = bits};
   require_dtype(packed.codes, DType::kI32, where());
-  require_shape(packed.codes, {out, ceil_div(in, kCodesPerWord)}, where());  // bounds out and in by the file
+  require_shape(packed.codes, {out, ceil_div(in, per_word)}, where());  // bounds out and in by the file
   require_shape(packed.scales, {out, in / group}, where());
   if (!is_float(packed.scales.dtype)) {
     throw Error(
@@ -159,14 +165,17 @@ CompressedTensorsCheckpoint::Packed CompressedTensorsCheckpoint::read_packed(con
   if (!config_.symmetric) {
     packed.zeros = files_.stored(module + std::string(kZeroPoint));
     require_dtype(packed.zeros, DType::kI32, where());
-    require_shape(packed.zeros, {ceil_div(out, kCodesPerWord), in / group}, where());
+    require_shape(packed.zeros, {ceil_div(out, per_word), in / group}, where());
   }
   return packed;
 }
 
 QuantizedLinear CompressedTensorsCheckpoint::unpack(const Packed& packed, int64_t row_begin, int64_t num_rows) const {
-  const int64_t in = packed.in_features, groups = in / packed.group_size, words = ceil_div(in, kCodesPerWord);
+  const int64_t in = packed.in_features, groups = in / packed.group_size, width = packed.bits;
+  const int64_t per_word = codes_per_word(width), words = ceil_div(in, per_word);
+  const uint32_t mask = (1u << width) - 1;
   QuantizedLinear linear;
+  linear.bits = width;
   linear.out_features = num_rows;
   linear.in_features = in;
   linear.group_size = packed.group_size;
@@ -175,19 +184,20 @@ QuantizedLinear CompressedTensorsCheckpoint::unpack(const Packed& packed, int64_
   linear.scales.resize(static_cast<size_t>(num_rows * groups));
   if (!linear.symmetric) linear.zeros.resize(linear.scales.size());
   decode_rows(packed.scales, row_begin, groups, linear.scales);
+  require_finite_scales(linear.scales, packed.scales.name, where());
   uint8_t* code = linear.codes.data();
   for (int64_t row = row_begin; row < row_begin + num_rows; ++row) {
     for (int64_t word = 0; word < words; ++word) {
       uint32_t bits;
       std::memcpy(&bits, packed.codes.bytes.data() + static_cast<size_t>(row * words + word) * sizeof(bits),
                   sizeof(bits));
-      const int64_t count = std::min(kCodesPerWord, in - word * kCodesPerWord);
-      for (int64_t j = 0; j < count; ++j, bits >>= 4) *code++ = static_cast<uint8_t>(bits & 15);
+      const int64_t count = std::min(per_word, in - word * per_word);
+      for (int64_t j = 0; j < count; ++j, bits >>= width) *code++ = static_cast<uint8_t>(bits & mask);
     }
   }
   for (size_t i = 0; i < linear.zeros.size(); ++i) {
     const int64_t row = row_begin + static_cast<int64_t>(i) / groups, g = static_cast<int64_t>(i) % groups;
-    linear.zeros[i] = code_in_word(packed.zeros, row / kCodesPerWord * groups + g, row % kCodesPerWord);
+    linear.zeros[i] = code_in_word(packed.zeros, row / per_word * groups + g, row % per_word, width);
   }
   return linear;
 }

@@ -114,6 +114,11 @@ std::vector<TensorSpec> gptq_specs(std::string_view module, int64_t out_features
 void write_gptq(SafetensorsFolderWriter& writer, const QuantizedLinear& linear, int version) {
   check_quantized_linear(linear, "gptq");
   POTSTILL_CHECK(version == 1 || version == 2);
+  if (linear.bits != 4) {
+    throw Error(ErrorKind::kInput, linear.name,
+                fmt::format("has codes of {} bits; GPTQ's layout is written with 4", linear.bits),
+                "write compressed-tensors or GGUF, which hold mixed widths");
+  }
   const int64_t O = linear.out_features, I = linear.in_features, groups = linear.num_groups();
   std::vector<int32_t> group_of(static_cast<size_t>(I));
   for (int64_t i = 0; i < I; ++i) group_of[static_cast<size_t>(i)] = static_cast<int32_t>(i / linear.group_size);
@@ -253,6 +258,7 @@ QuantizedLinear GptqCheckpoint::unpack(const Packed& packed, int64_t row_begin, 
   std::vector<float> scales(static_cast<size_t>(O));
   for (int64_t g = 0; g < groups; ++g) {
     decode_rows(packed.scales, g, O, scales);
+    require_finite_scales(scales, packed.scales.name, where());
     for (int64_t row = 0; row < num_rows; ++row) {
       const auto at = static_cast<size_t>(row * groups + g);
       linear.scales[at] = scales[static_cast<size_t>(row_begin + row)];

@@ -52,6 +52,7 @@ class GptqCheckpoint : public QuantizedCheckpoint {
   bool is_quantized(std::string_view name) const override { return packed_.contains(name); }
   bool symmetric() const override { return config_.symmetric; }
   int64_t group_size() const override { return config_.group_size; }
+  int64_t bits(std::string_view) const override { return 4; }
   uint64_t stored_bytes(std::string_view name) const override;
   QuantizedLinear linear(std::string_view name) const override;
 

@@ -153,13 +153,56 @@ TEST(CompressedTensorsConfig, NamesWhatIsNotSupported) {
   };
   const std::string weights = "/config_groups/group_0/weights";
   EXPECT_THAT(refused("/format", "marlin-24"), HasSubstr("'format' is \"marlin-24\""));
-  EXPECT_THAT(refused((weights + "/num_bits").c_str(), 8), HasSubstr("'num_bits' is 8"));
+  EXPECT_THAT(refused((weights + "/num_bits").c_str(), 3), HasSubstr("'num_bits' is 3"));
   EXPECT_THAT(refused((weights + "/type").c_str(), "float"), HasSubstr("'type' is \"float\""));
   EXPECT_THAT(refused((weights + "/strategy").c_str(), "block"), HasSubstr("'strategy' is \"block\""));
   EXPECT_THAT(refused((weights + "/group_size").c_str(), 0), HasSubstr("'group_size' is 0"));
-  EXPECT_THAT(refused("/config_groups/group_1", nlohmann::json::object()), HasSubstr("'config_groups'"));
+  EXPECT_THAT(refused("/config_groups/group_1", nlohmann::json::object()), HasSubstr("'targets' is null"));
+  EXPECT_THAT(refused("/config_groups", nlohmann::json::object()), HasSubstr("'config_groups'"));
+  EXPECT_THAT(refused("/config_groups/group_0/targets", {"re:("}), HasSubstr("'targets'"));
   EXPECT_THAT(refused("/config_groups/group_0/input_activations", {{"num_bits", 8}}), HasSubstr("'input_activations'"));
   EXPECT_THAT(refused("/kv_cache_scheme", {{"num_bits", 8}}), HasSubstr("'kv_cache_scheme'"));
+}
+
+// Linears by name or pattern are 8-bit, the rest 4-bit: the codes of both come back.
+TEST(CompressedTensorsCheckpoint, HoldsLinearsOfTwoWidths) {
+  const TempFolder folder;
+  CompressedTensorsConfig config;
+  config.group_size = 32;
+  config.overrides = {{.targets = {"re:.*down_proj", "layers.0.o_proj"}, .bits = 8, .group_size = 16}};
+  nlohmann::ordered_json json;
+  json["quantization_config"] = compressed_tensors_config_to_json(config);
+  write_file_atomically(folder / "config.json", json.dump());
+  std::vector<QuantizedLinear> linears;
+  std::vector<TensorSpec> specs;
+  for (const char* name : {"layers.0.o_proj", "layers.1.o_proj", "layers.1.down_proj"}) {
+    const bool wide = name != std::string("layers.1.o_proj");
+    QuantizedLinear linear;
+    linear.name = name;
+    linear.out_features = 3;
+    linear.in_features = 64;
+    linear.group_size = wide ? 16 : 32;
+    linear.bits = wide ? 8 : 4;
+    for (int i = 0; i < 3 * 64; ++i) linear.codes.push_back(static_cast<uint8_t>(i * 41 % (wide ? 256 : 16)));
+    for (int i = 0; i < 3 * (wide ? 4 : 2); ++i) linear.scales.push_back(0.125f * static_cast<float>(i + 1));
+    for (auto& spec : packed_specs(name, 3, 64, linear.group_size, true, DType::kF16, linear.bits))
+      specs.push_back(spec);
+    linears.push_back(linear);
+  }
+  SafetensorsFolderWriter writer(folder.path(), specs);
+  for (const auto& linear : linears) write_packed(writer, linear);
+  writer.finish();
+  const CompressedTensorsCheckpoint checkpoint(folder.path());
+  for (const auto& linear : linears) {
+    const std::string weight = linear.name + ".weight";
+    const auto read = checkpoint.linear(weight);
+    EXPECT_EQ(read.codes, linear.codes) << weight;
+    EXPECT_EQ(read.scales, linear.scales) << weight;
+    EXPECT_EQ(checkpoint.bits(weight), linear.bits);
+    std::vector<float> expected(3 * 64);
+    dequantize_rows(linear, 0, 3, expected);
+    EXPECT_EQ(checkpoint.read(weight), expected) << weight;
+  }
 }
 
 QuantizedLinear small_linear(bool symmetric) {
@@ -187,6 +230,20 @@ TEST(QuantizedLinear, BlocksDecodeToTheSameWeights) {
     decode_row(dtype, blocks, decoded);
     EXPECT_EQ(decoded, expected) << symmetric;
   }
+}
+
+TEST(QuantizedLinear, EightBitCodesAreQ8_0BlocksUntouched) {
+  QuantizedLinear linear = small_linear(true);
+  linear.bits = 8;
+  for (size_t i = 0; i < linear.codes.size(); ++i) linear.codes[i] = static_cast<uint8_t>(i * 83);
+  std::vector<float> expected(64), decoded(64);
+  dequantize_rows(linear, 0, 1, expected);
+  std::vector<std::byte> blocks(static_cast<size_t>(2 * block_bytes(DType::kQ8_0)));
+  write_block_rows(linear, DType::kQ8_0, 0, 1, blocks);
+  decode_row(DType::kQ8_0, blocks, decoded);
+  EXPECT_EQ(decoded, expected);
+  EXPECT_THAT(error_of(ErrorKind::kInput, [&] { write_block_rows(linear, DType::kQ4_0, 0, 1, blocks); }),
+              HasSubstr("codes of 8 bits"));
 }
 
 TEST(QuantizedLinear, RefusesWhatBlocksCannotHold) {
@@ -228,6 +285,25 @@ std::string packed_refusal(const std::string& name, DType dtype, std::vector<int
   writer.finish();
   std::filesystem::copy_file(kGolden / "packed_asymmetric/config.json", folder / "config.json");
   return error_of(ErrorKind::kFormat, [&] { CompressedTensorsCheckpoint checkpoint(folder.path()); });
+}
+
+TEST(CompressedTensorsCheckpoint, RefusesScalesThatAreNoNumbers) {
+  const HfCheckpoint golden(kGolden / "packed_asymmetric");
+  const TempFolder folder;
+  std::vector<TensorSpec> specs;
+  for (const WeightInfo& weight : golden.weights()) specs.push_back({weight.name, weight.dtype, weight.shape});
+  SafetensorsFolderWriter writer(folder.path(), specs);
+  for (const TensorSpec& spec : specs) {
+    const auto& stored = golden.stored(spec.name).bytes;
+    std::vector<std::byte> bytes(stored.begin(), stored.end());
+    if (spec.name.ends_with("weight_scale")) bytes[0] = bytes[1] = std::byte{0xff};  // NaN in fp16 and bf16
+    writer.append(spec.name, bytes);
+  }
+  writer.finish();
+  std::filesystem::copy_file(kGolden / "packed_asymmetric/config.json", folder / "config.json");
+  const CompressedTensorsCheckpoint checkpoint(folder.path());
+  EXPECT_THAT(error_of(ErrorKind::kFormat, [&] { checkpoint.read("layer.proj.weight"); }),
+              HasSubstr("holds the scale"));
 }
 
 TEST(CompressedTensorsCheckpoint, RefusesTensorsThatDoNotFitEachOther) {

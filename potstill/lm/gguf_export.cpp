@@ -112,6 +112,12 @@ GgufMetadata export_metadata(const ModelPackage& model, const ModelConfig& confi
   const auto end_id = end_of_turn.empty() ? std::nullopt : model.tokenizer->id_of(end_of_turn);
   const auto vocabulary = vocabulary_to_gguf(model.tokenizer->vocabulary(), config.vocab_size, end_id);
   metadata.insert(metadata.end(), vocabulary.begin(), vocabulary.end());
+  // llama.cpp stops at three ids: EOS, end of turn, and what this key names (Llama 3.1's end of message)
+  for (const TokenId id : stop_token_ids(model)) {
+    if (id == model.tokenizer->vocabulary().eos || id == end_id) continue;
+    metadata.emplace_back("tokenizer.ggml.eom_token_id", GgufValue::u32(static_cast<uint64_t>(id)));
+    break;
+  }
   if (!model.chat_template.jinja_source().empty()) {
     metadata.emplace_back("tokenizer.chat_template", GgufValue::string(model.chat_template.jinja_source()));
   }

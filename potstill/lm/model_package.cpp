@@ -14,6 +14,7 @@
 #include "potstill/formats/hf_checkpoint.h"
 #include "potstill/formats/model_weights.h"
 #include "potstill/lm/gguf_vocabulary.h"
+#include "potstill/lm/model_origin.h"
 
 namespace potstill {
 namespace {
@@ -204,6 +205,11 @@ void write_model_files(const ModelPackage& model, const ModelConfig& config, con
   write("tokenizer.json", model.tokenizer->to_tokenizer_json());
   write("tokenizer_config.json", tokenizer_config);
   write("special_tokens_map.json", special_tokens_map(model.tokenizer->vocabulary()));
+  // licence and base model travel with the weights; a stage with more to say writes a fuller card over this one
+  if (!fs::exists(model.path)) return;
+  const auto origin = derived_origin(read_model_origin(model.path));
+  write_file_atomically(folder / "README.md", model_card(origin, folder.filename().string(), {},
+                                                         fmt::format("Made of {} by potstill.\n", origin.name)));
 }
 
 }  // namespace potstill

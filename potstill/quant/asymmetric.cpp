@@ -23,38 +23,44 @@ at::Tensor correction(const at::Tensor& weight, const at::Tensor& drift, const a
 
 }  // namespace
 
-DriftStatistics::DriftStatistics(int64_t width, at::Device device)
-    : fitted_(width, device),
-      held_out_(width, device),
-      fitted_drift_(at::zeros({width, width}, at::TensorOptions(at::kFloat).device(device))),
-      held_out_drift_(at::zeros_like(fitted_drift_)) {}
+DriftStatistics::DriftStatistics(int64_t width, at::Device device) : fitted_(width, device) {}
 
 void DriftStatistics::add(const at::Tensor& reference, const at::Tensor& inputs, bool held_out) {
-  POTSTILL_CHECK(reference.sizes() == inputs.sizes());
   const auto x = inputs.to(at::kFloat);
-  (held_out ? held_out_ : fitted_).add(x);
-  (held_out ? held_out_drift_ : fitted_drift_).addmm_((reference.to(at::kFloat) - x).t(), x);
+  if (held_out && !held_out_) held_out_.emplace(x.size(1), x.device());
+  (held_out ? *held_out_ : fitted_).add(x);
+  if (!reference.defined()) return;
+  POTSTILL_CHECK(reference.sizes() == inputs.sizes());
+  auto& drift = held_out ? held_out_drift_ : fitted_drift_;
+  if (!drift.defined()) drift = at::zeros({x.size(1), x.size(1)}, x.options());
+  drift.addmm_((reference.to(at::kFloat) - x).t(), x);
 }
 
+int64_t DriftStatistics::num_tokens() const { return fitted_.num_tokens() + (held_out_ ? held_out_->num_tokens() : 0); }
+
 at::Tensor DriftStatistics::hessian() const {
-  if (held_out_.num_tokens() == 0) return fitted_.finish();
-  const auto fitted = static_cast<double>(fitted_.num_tokens()), held_out = static_cast<double>(held_out_.num_tokens());
-  return (fitted_.finish() * fitted + held_out_.finish() * held_out) / (fitted + held_out);
+  if (!held_out_) return fitted_.finish();
+  const auto fitted = static_cast<double>(fitted_.num_tokens()),
+             held_out = static_cast<double>(held_out_->num_tokens());
+  auto sum = fitted_.finish().mul_(fitted / (fitted + held_out));
+  return sum.add_(held_out_->finish(), held_out / (fitted + held_out));
 }
 
 AsymmetricTarget fit_asymmetric_target(const at::Tensor& weight, const DriftStatistics& statistics,
                                        const AsymmetricOptions& options) {
   AsymmetricTarget target{weight.to(at::kFloat)};
+  POTSTILL_CHECK(statistics.fitted_drift_.defined());
   const auto w = target.weight.to(statistics.fitted_drift_.device());
   const auto fitted_tokens = static_cast<double>(statistics.fitted_.num_tokens());
-  const auto held_out_tokens = static_cast<double>(statistics.held_out_.num_tokens());
+  const auto held_out_tokens =
+      statistics.has_held_out() ? static_cast<double>(statistics.held_out_->num_tokens()) : 0.0;
   double strength = options.largest_strength / 2;
   if (held_out_tokens > 0) {
     // The error on held-out tokens is a parabola in the strength: its bottom is where the correction still helps there.
     const auto step =
         correction(w, statistics.fitted_drift_ / fitted_tokens, statistics.fitted_.finish(), options.damp);
     if (!step.defined()) return target;
-    const auto hessian = statistics.held_out_.finish().to(at::kFloat);
+    const auto hessian = statistics.held_out_->finish().to(at::kFloat);
     const double slope = entry_product(at::mm(w, statistics.held_out_drift_ / held_out_tokens), step);
     const double curvature = entry_product(at::mm(step, hessian), step);
     if (!(curvature > 0)) return target;
@@ -62,7 +68,9 @@ AsymmetricTarget fit_asymmetric_target(const at::Tensor& weight, const DriftStat
     target.held_out_gain = (2 * strength * slope - strength * strength * curvature) /
                            std::max(entry_product(at::mm(w, hessian), w), 1e-30);
   }
-  const auto all_drift = (statistics.fitted_drift_ + statistics.held_out_drift_) / (fitted_tokens + held_out_tokens);
+  auto all_drift = statistics.fitted_drift_.clone();
+  if (held_out_tokens > 0) all_drift.add_(statistics.held_out_drift_);
+  all_drift.div_(fitted_tokens + held_out_tokens);
   const auto step = correction(w, all_drift, statistics.hessian(), options.damp);
   if (!step.defined()) return target;
   target.strength = strength;

@@ -9,6 +9,7 @@
 #include <ATen/ATen.h>
 
 #include <cstdint>
+#include <optional>
 
 #include "potstill/quant/hessian.h"
 
@@ -25,20 +26,25 @@ struct AsymmetricTarget {
   double held_out_gain = 0.0;  // by how much ‖W_a X − W X̃‖² falls on held-out tokens, as a share of ‖W X‖²
 };
 
-// D and H over batches, the held-out ones apart.
+// H, and D where the full-precision inputs are given, over batches; the held-out ones apart.
 class DriftStatistics {
  public:
   DriftStatistics(int64_t width, at::Device device);
 
-  // reference, inputs [T, I]: X̃ᵀ and Xᵀ of the same tokens. Adds `inputs` to the Hessian too.
+  // inputs [T, I]: Xᵀ. reference: X̃ᵀ of the same tokens, or undefined in every call.
   void add(const at::Tensor& reference, const at::Tensor& inputs, bool held_out);
   at::Tensor hessian() const;  // of all tokens, as HessianAccumulator::finish
+  at::Tensor fitted_hessian() const { return fitted_.finish(); }
+  at::Tensor held_out_hessian() const { return held_out_->finish(); }
+  bool has_held_out() const { return held_out_.has_value(); }
+  int64_t num_tokens() const;
 
  private:
   friend AsymmetricTarget fit_asymmetric_target(const at::Tensor&, const DriftStatistics&, const AsymmetricOptions&);
 
-  HessianAccumulator fitted_, held_out_;
-  at::Tensor fitted_drift_, held_out_drift_;  // [I, I] fp32 sums of (x̃ − x) xᵀ
+  HessianAccumulator fitted_;
+  std::optional<HessianAccumulator> held_out_;  // from the first held-out batch on
+  at::Tensor fitted_drift_, held_out_drift_;    // [I, I] fp32 sums of (x̃ − x) xᵀ, once a reference came
 };
 
 // weight [O, I]. Without held-out tokens the strength is half of the largest. A statistic that is not finite, or a

@@ -3,9 +3,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
+#include <cmath>
 #include <string>
+#include <utility>
 
 #include "potstill/base/atomic_file.h"
+#include "potstill/base/check.h"
 #include "potstill/base/error.h"
 #include "potstill/base/jsonl.h"
 #include "potstill/base/log.h"
@@ -103,6 +107,19 @@ Drawn draw_windows(const std::filesystem::path& path, const ModelPackage& model,
   return drawn;
 }
 
+// Sequences by length, in powers of two: {"up_to": 128, "sequences": 17}.
+nlohmann::ordered_json length_histogram(const std::vector<size_t>& sorted_lengths) {
+  nlohmann::ordered_json bars = nlohmann::ordered_json::array();
+  size_t done = 0;
+  for (size_t up_to = 16; done < sorted_lengths.size(); up_to *= 2) {
+    const auto end = std::ranges::upper_bound(sorted_lengths, up_to) - sorted_lengths.begin();
+    const auto here = static_cast<size_t>(end) - done;
+    if (here > 0 || !bars.empty()) bars.push_back({{"up_to", up_to}, {"sequences", here}});
+    done += here;
+  }
+  return bars;
+}
+
 nlohmann::ordered_json summarize(const Drawn& drawn, std::string_view form, int64_t asked) {
   std::vector<size_t> lengths;
   std::vector<TokenId> seen;
@@ -123,7 +140,62 @@ nlohmann::ordered_json summarize(const Drawn& drawn, std::string_view form, int6
           {"distinct_tokens", distinct},
           {"shortest", lengths.front()},
           {"median", lengths[lengths.size() / 2]},
-          {"longest", lengths.back()}};
+          {"longest", lengths.back()},
+          {"lengths", length_histogram(lengths)}};
+}
+
+constexpr std::string_view kRecords = "records, a sequence each", kWindows = "windows of running text";
+
+std::string_view form_of(const std::filesystem::path& path) {
+  return path.extension() == ".jsonl" ? kRecords : kWindows;
+}
+
+Drawn draw_sequences(const std::filesystem::path& path, const ModelPackage& model, int64_t count, int64_t length,
+                     uint64_t seed) {
+  Drawn drawn = path.extension() == ".jsonl" ? draw_records(path, model, count, length, seed)
+                                             : draw_windows(path, model, count, length, seed);
+  if (drawn.sequences.empty()) {
+    throw Error(ErrorKind::kInput, path.string(), "there is no text to calibrate on", "give a file with text in it");
+  }
+  if (static_cast<int64_t>(drawn.sequences.size()) < count) {
+    log_warning("{}: {} calibration sequences of the {} asked for", path.string(), drawn.sequences.size(), count);
+  }
+  return drawn;
+}
+
+// Whole numbers in proportion to the weights that add up to `count`: what rounding down leaves goes to the largest
+// rests.
+std::vector<int64_t> shares(std::span<const CalibrationSource> sources, int64_t count) {
+  double sum = 0.0;
+  for (const auto& source : sources) sum += source.weight;
+  std::vector<int64_t> result;
+  std::vector<std::pair<double, size_t>> rests;
+  int64_t given = 0;
+  for (size_t i = 0; i < sources.size(); ++i) {
+    const double exact = static_cast<double>(count) * sources[i].weight / sum;
+    result.push_back(static_cast<int64_t>(exact));
+    given += result.back();
+    rests.emplace_back(static_cast<double>(result.back()) - exact, i);  // the most negative first
+  }
+  std::ranges::sort(rests);
+  for (size_t i = 0; given < count; ++i, ++given) ++result[rests[i % rests.size()].second];
+  return result;
+}
+
+CalibrationSource parse_source(std::string_view text) {
+  CalibrationSource source{.path = text};
+  const size_t colon = text.rfind(':');
+  if (colon == std::string_view::npos || std::filesystem::exists(source.path)) return source;
+  const std::string_view number = text.substr(colon + 1);
+  const auto [end, problem] = std::from_chars(number.data(), number.data() + number.size(), source.weight);
+  if (problem != std::errc() || end != number.data() + number.size() || !(source.weight > 0) ||
+      !std::isfinite(source.weight)) {
+    throw Error(ErrorKind::kUsage, "calibration",
+                fmt::format("'{}' is no share of '{}'", number, text.substr(0, colon)),
+                "a mixture is a.jsonl:0.5,b.txt:0.5");
+  }
+  source.path = text.substr(0, colon);
+  return source;
 }
 
 }  // namespace
@@ -134,19 +206,60 @@ int64_t CalibrationSet::num_tokens() const {
   return static_cast<int64_t>(tokens);
 }
 
+std::vector<CalibrationSource> parse_calibration(
+    std::string_view text, const std::function<std::filesystem::path(const std::string& name)>& resolve) {
+  std::vector<CalibrationSource> sources;
+  for (size_t begin = 0; begin <= text.size();) {
+    const size_t comma = std::min(text.find(',', begin), text.size());
+    sources.push_back(parse_source(text.substr(begin, comma - begin)));
+    auto& path = sources.back().path;
+    if (path.empty()) {
+      throw Error(ErrorKind::kUsage, "calibration", "names no file", "FILE.jsonl, FILE.txt or a.jsonl:0.5,b.txt:0.5");
+    }
+    if (resolve) path = resolve(path.string());
+    if (std::filesystem::is_directory(path)) path /= "D_gen.jsonl";
+    if (!std::filesystem::exists(path)) {
+      throw Error(ErrorKind::kIo, "calibration", fmt::format("'{}' does not exist", path.string()));
+    }
+    for (size_t i = 0; i + 1 < sources.size(); ++i) {
+      if (sources[i].path != path) continue;
+      throw Error(ErrorKind::kUsage, "calibration", fmt::format("'{}' is named twice", path.string()));
+    }
+    begin = comma + 1;
+  }
+  return sources;
+}
+
 CalibrationSet load_calibration(const std::filesystem::path& path, const ModelPackage& model, int64_t count,
                                 int64_t sequence_length, uint64_t seed) {
-  const bool records = path.extension() == ".jsonl";
-  Drawn drawn = records ? draw_records(path, model, count, sequence_length, seed)
-                        : draw_windows(path, model, count, sequence_length, seed);
-  if (drawn.sequences.empty()) {
-    throw Error(ErrorKind::kInput, path.string(), "there is no text to calibrate on", "give a file with text in it");
-  }
-  if (static_cast<int64_t>(drawn.sequences.size()) < count) {
-    log_warning("{}: {} calibration sequences of the {} asked for", path.string(), drawn.sequences.size(), count);
-  }
-  auto summary = summarize(drawn, records ? "records" : "windows", count);
+  Drawn drawn = draw_sequences(path, model, count, sequence_length, seed);
+  auto summary = summarize(drawn, form_of(path), count);
   return {std::move(drawn.sequences), std::move(summary)};
+}
+
+CalibrationSet load_calibration(std::span<const CalibrationSource> sources, const ModelPackage& model, int64_t count,
+                                int64_t sequence_length, uint64_t seed) {
+  POTSTILL_CHECK(!sources.empty());
+  if (sources.size() == 1) return load_calibration(sources.front().path, model, count, sequence_length, seed);
+  const auto counts = shares(sources, count);
+  Drawn all;
+  nlohmann::ordered_json parts = nlohmann::ordered_json::array();
+  for (size_t i = 0; i < sources.size(); ++i) {
+    if (counts[i] == 0) continue;
+    Drawn drawn = draw_sequences(sources[i].path, model, counts[i], sequence_length, seed);
+    auto part = summarize(drawn, form_of(sources[i].path), counts[i]);
+    part["source"] = sources[i].path.filename().string();
+    part["weight"] = sources[i].weight;
+    parts.push_back(std::move(part));
+    all.available += drawn.available;
+    all.truncated += drawn.truncated;
+    for (auto& sequence : drawn.sequences) all.sequences.push_back(std::move(sequence));
+  }
+  Rng rng(seed, "quant/calibration/mixture");
+  rng.shuffle(all.sequences);
+  auto summary = summarize(all, "mixture", count);
+  summary["sources"] = std::move(parts);
+  return {std::move(all.sequences), std::move(summary)};
 }
 
 }  // namespace potstill

@@ -3,17 +3,34 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <nlohmann/json.hpp>
+#include <span>
+#include <string>
+#include <string_view>
 #include <vector>
 
 #include "potstill/lm/model_package.h"
 
 namespace potstill {
 
+// A file of text and its share of the sequences.
+struct CalibrationSource {
+  std::filesystem::path path;
+  double weight = 1.0;
+};
+
+// "pairs.jsonl", or a mixture "pairs.jsonl:0.5,wiki.txt:0.5" (no weight = 1; only their ratios count). A folder stands
+// for the D_gen.jsonl in it. Throws Error(kUsage) for a weight that is not positive, a source named twice or none at
+// all, Error(kIo) for one that does not exist. resolve: from a source's name to its path, as it stands without.
+std::vector<CalibrationSource> parse_calibration(
+    std::string_view text, const std::function<std::filesystem::path(const std::string& name)>& resolve = {});
+
 struct CalibrationSet {
   std::vector<std::vector<TokenId>> sequences;
-  nlohmann::ordered_json
-      summary;  // source, form, sequences, tokens, distinct tokens, lengths, truncated: for the manifest
+  // form, sequences, tokens, distinct tokens, lengths with their histogram, truncated; sources of a mixture: for the
+  // manifest
+  nlohmann::ordered_json summary;
 
   int64_t num_tokens() const;
 };
@@ -24,6 +41,9 @@ struct CalibrationSet {
 // are fewer, all, with a warning. Throws Error(kIo | kFormat | kInput): unreadable, a record without text (file and
 // line), nothing to use.
 CalibrationSet load_calibration(const std::filesystem::path& path, const ModelPackage& model, int64_t count,
+                                int64_t sequence_length, uint64_t seed);
+// Of several sources, each with its share of `count`, in an order that the seed draws.
+CalibrationSet load_calibration(std::span<const CalibrationSource> sources, const ModelPackage& model, int64_t count,
                                 int64_t sequence_length, uint64_t seed);
 
 }  // namespace potstill

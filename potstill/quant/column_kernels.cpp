@@ -4,6 +4,7 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <memory>
 
 // One body, three instruction sets; the loader picks. -ffp-contract=off (CMakeLists.txt) keeps their results equal.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__SANITIZE_ADDRESS__)
@@ -18,10 +19,12 @@ namespace {
 
 using Row = float[kLanes];  // one column of kLanes rows
 
-constexpr float kCodeMin = -8.0f, kCodeMax = 7.0f;
+// |w / scale| is bounded by this before it is rounded: a scale shrunk to a subnormal can make it large, and round_even
+// holds to 2²² only. Far past every code and zero point.
+constexpr float kMostSteps = 4096.0f;
 
-// Shrink steps of the scale, as multiples of (largest magnitude / 8): from a little above largest / 7 = 1.143, where
-// nothing is clipped, down to where half of the range is given up for finer steps.
+// Shrink steps of the scale, as multiples of (largest magnitude / 8; / 128 with 8 bits): from a little above largest /
+// 7 = 1.143, where nothing is clipped, down to where half of the range is given up for finer steps.
 constexpr int kSteps = 58;
 constexpr float kFirstStep = 1.15f, kStep = 0.0125f;
 
@@ -40,21 +43,20 @@ POTSTILL_INLINE float round_to_half(float x) {
   return std::copysign(bounded, x);
 }
 
-POTSTILL_INLINE float to_code(float steps, float zero) {
-  return std::min(std::max(round_even(steps) + zero, kCodeMin), kCodeMax);
+POTSTILL_INLINE float to_code(float steps, float zero, CodeRange range) {
+  return std::min(std::max(round_even(steps) + zero, range.min), range.max);
 }
 
 // Weighted squared error of a group on the grid (scale, zero), added up over its columns.
 POTSTILL_INLINE void group_error(const Row* weights, const float* importance, int64_t n, const Row& scale,
-                                 const Row& zero, Row& error) {
+                                 const Row& zero, CodeRange range, Row& error) {
   Row inverse;
   for (int64_t r = 0; r < kLanes; ++r) inverse[r] = 1.0f / scale[r], error[r] = 0.0f;
   for (int64_t j = 0; j < n; ++j) {
     for (int64_t r = 0; r < kLanes; ++r) {
       const float w = weights[j][r];
-      // A scale shrunk to a subnormal can make w / scale large; bounded first, so that round_even holds.
-      const float steps = std::min(std::max(w * inverse[r], -64.0f), 64.0f);
-      const float d = w - (to_code(steps, zero[r]) - zero[r]) * scale[r];
+      const float steps = std::min(std::max(w * inverse[r], -kMostSteps), kMostSteps);
+      const float d = w - (to_code(steps, zero[r], range) - zero[r]) * scale[r];
       error[r] += importance[j] * (d * d);
     }
   }
@@ -73,7 +75,9 @@ POTSTILL_INLINE void keep_better(const Row& error, const Row& scale, const Row& 
 // A grid for weights [n][kLanes] of one group.
 POTSTILL_INLINE void choose_group(const Row* weights, const float* importance, int64_t n, const ScaleSearch& search,
                                   Row& scale, Row& zero) {
-  Row low, high;  // zero always lies on the grid
+  const CodeRange range = search.range;
+  const float most_steps = range.max - range.min;  // of an asymmetric grid
+  Row low, high;                                   // zero always lies on the grid
   for (int64_t r = 0; r < kLanes; ++r) low[r] = high[r] = 0.0f;
   for (int64_t j = 0; j < n; ++j) {
     for (int64_t r = 0; r < kLanes; ++r) {
@@ -81,44 +85,45 @@ POTSTILL_INLINE void choose_group(const Row* weights, const float* importance, i
       high[r] = std::max(high[r], weights[j][r]);
     }
   }
-  Row reach;  // the range that 15 steps (asymmetric) or the larger side (symmetric) must cover; all-zero groups get 1
+  Row reach;  // the range that all steps (asymmetric) or the larger side (symmetric) must cover; all-zero groups get 1
   for (int64_t r = 0; r < kLanes; ++r) {
     reach[r] = search.symmetric ? std::max(-low[r], high[r]) : high[r] - low[r];
     reach[r] = reach[r] > 0.0f ? reach[r] : 1.0f;
-    scale[r] = round_to_half(reach[r] / (search.symmetric ? 7.0f : 15.0f));
-    zero[r] = search.symmetric ? 0.0f : kCodeMin - round_even(std::max(low[r] / scale[r], -15.0f));
+    scale[r] = round_to_half(reach[r] / (search.symmetric ? range.max : most_steps));
+    zero[r] = search.symmetric ? 0.0f : range.min - round_even(std::max(low[r] / scale[r], -most_steps));
   }
   if (search.clip == Clip::kNone) return;
   Row best_error;
-  group_error(weights, importance, n, scale, zero, best_error);
+  group_error(weights, importance, n, scale, zero, range, best_error);
   for (int step = 0; step < kSteps; ++step) {
     const float shrink = kFirstStep - kStep * static_cast<float>(step);
-    for (const float sign : {1.0f, -1.0f}) {  // −: the positive extreme may lie on −8, the code without a twin
+    for (const float sign : {1.0f, -1.0f}) {  // −: the positive extreme may lie on the least code, which has no twin
       if (!search.symmetric && sign < 0.0f) continue;
       Row candidate, candidate_zero, error;
       for (int64_t r = 0; r < kLanes; ++r) {
-        candidate[r] = round_to_half(sign * shrink * reach[r] / (search.symmetric ? 8.0f : 15.0f));
+        candidate[r] = round_to_half(sign * shrink * reach[r] / (search.symmetric ? -range.min : most_steps));
         candidate_zero[r] =
             search.symmetric
                 ? 0.0f
-                : std::min(kCodeMin - round_even(std::max(low[r] * shrink / candidate[r], -15.0f)), kCodeMax);
+                : std::min(range.min - round_even(std::max(low[r] * shrink / candidate[r], -most_steps)), range.max);
       }
-      group_error(weights, importance, n, candidate, candidate_zero, error);
+      group_error(weights, importance, n, candidate, candidate_zero, range, error);
       keep_better(error, candidate, candidate_zero, best_error, scale, zero);
     }
   }
 }
 
 // The code of w; the division is exact rounding's, as the definition has it.
-POTSTILL_INLINE float code_of(float w, float scale, float zero) {
-  return to_code(std::min(std::max(w / scale, -64.0f), 64.0f), zero);
+POTSTILL_INLINE float code_of(float w, float scale, float zero, CodeRange range) {
+  return to_code(std::min(std::max(w / scale, -kMostSteps), kMostSteps), zero, range);
 }
 
 }  // namespace
 
 POTSTILL_CLONES void choose_scales(const ColumnWork& work, const ScaleSearch& search, int64_t row) {
   const int64_t g = search.group_size, rows = work.rows;
-  alignas(64) Row weights[kMaxBlock];
+  const auto buffer = std::make_unique_for_overwrite<Row[]>(static_cast<size_t>(g));
+  Row* const weights = buffer.get();
   alignas(64) Row scale, zero;
   for (int64_t group = 0; group < work.columns / g; ++group) {
     for (int64_t j = 0; j < g; ++j) {
@@ -136,7 +141,7 @@ POTSTILL_CLONES void round_columns(const ColumnWork& work, int64_t row) {
     const float* scale = work.scales + work.group_of[i] * work.rows + row;
     const float* zero = work.zeros + work.group_of[i] * work.rows + row;
     int8_t* code = work.codes + i * work.rows + row;
-    for (int64_t r = 0; r < kLanes; ++r) code[r] = static_cast<int8_t>(code_of(w[r], scale[r], zero[r]));
+    for (int64_t r = 0; r < kLanes; ++r) code[r] = static_cast<int8_t>(code_of(w[r], scale[r], zero[r], work.range));
   }
 }
 
@@ -162,7 +167,7 @@ POTSTILL_CLONES void gptq_block(const ColumnWork& work, const GptqBlock& block, 
     const float diagonal = upper[i];
     int8_t* code = work.codes + column * rows + row;
     for (int64_t r = 0; r < kLanes; ++r) {
-      const float c = code_of(weights[i][r], scale[r], zero[r]);
+      const float c = code_of(weights[i][r], scale[r], zero[r], work.range);
       code[r] = static_cast<int8_t>(c);
       error[r] = (weights[i][r] - (c - zero[r]) * scale[r]) / diagonal;
     }
@@ -184,9 +189,9 @@ POTSTILL_CLONES int64_t descend_codes(const ColumnWork& work, const float* hessi
     int8_t* code = work.codes + j * rows + row;
     int32_t moved_here = 0;
     for (int64_t r = 0; r < kLanes; ++r) {
-      const float steps = std::min(std::max(own[r] / (scale[r] * coupling[j]), -16.0f), 16.0f);
+      const float steps = std::min(std::max(own[r] / (scale[r] * coupling[j]), -kMostSteps), kMostSteps);
       const float from = static_cast<float>(code[r]);
-      const float to = std::min(std::max(from + round_even(steps), kCodeMin), kCodeMax);
+      const float to = std::min(std::max(from + round_even(steps), work.range.min), work.range.max);
       code[r] = static_cast<int8_t>(to);
       move[r] = (to - from) * scale[r];
       moved_here += to != from;

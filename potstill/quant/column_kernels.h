@@ -14,12 +14,18 @@ inline constexpr int64_t kMaxBlock = 256;
 
 enum class Clip { kNone, kSearch };
 
+// The codes of a grid: −8 … 7, or −128 … 127.
+struct CodeRange {
+  float min = -8.0f, max = 7.0f;
+};
+
 // How a group's scale is chosen. importance [columns] weights a column's squared error in the search.
 struct ScaleSearch {
   Clip clip = Clip::kNone;
   bool symmetric = true;
   int64_t group_size = 64;
   const float* importance = nullptr;
+  CodeRange range = {};
 };
 
 // [columns, rows] weights in visiting order with their outcome.
@@ -31,6 +37,7 @@ struct ColumnWork {
   const int32_t* group_of = nullptr;  // [columns]: group of the column visited i-th
   float* scales = nullptr;            // [groups, rows]
   float* zeros = nullptr;             // [groups, rows]
+  CodeRange range = {};
 };
 
 // Scales and zeros of every group for rows [row, row + kLanes); columns must lie in their own order.

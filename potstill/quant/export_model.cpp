@@ -8,14 +8,17 @@
 #include <vector>
 
 #include "potstill/base/error.h"
+#include "potstill/base/jsonl.h"
 #include "potstill/formats/quantized_checkpoint.h"
 #include "potstill/lm/gguf_export.h"
+#include "potstill/lm/model_origin.h"
 
 namespace potstill {
 namespace {
 
 DType parse_gguf_dtype(const std::string& word) {
   if (word == "q4_0") return DType::kQ4_0;
+  if (word == "q4_1") return DType::kQ4_1;
   if (word == "q8_0") return DType::kQ8_0;
   if (word == "bf16") return DType::kBF16;
   return DType::kF16;
@@ -26,7 +29,9 @@ bool is_embedding(std::string_view name) { return name == "model.embed_tokens.we
 // A linear that is 4-bit already: its own codes as blocks.
 GgufExportTensor packed_tensor(const QuantizedCheckpoint& checkpoint, const WeightInfo& info) {
   auto linear = std::make_shared<QuantizedLinear>();  // unpacked when its first row is asked for, gone after its last
-  const DType dtype = checkpoint.symmetric() ? DType::kQ4_0 : DType::kQ4_1;
+  const DType dtype = checkpoint.bits(info.name) == 8 ? DType::kQ8_0
+                      : checkpoint.symmetric()        ? DType::kQ4_0
+                                                      : DType::kQ4_1;
   return {
       .name = info.name,
       .dtype = dtype,
@@ -38,14 +43,25 @@ GgufExportTensor packed_tensor(const QuantizedCheckpoint& checkpoint, const Weig
       }};
 }
 
+// What `quantize --embeddings` said, where the model is such an artifact; else 8 bits.
+DType automatic_embeddings(const ModelPackage& model) {
+  const auto manifest = model.path / "artifact.json";
+  if (!std::filesystem::is_directory(model.path) || !std::filesystem::exists(manifest)) return DType::kQ8_0;
+  const auto json = read_json_file(manifest);
+  const auto results = json.value("results", nlohmann::json::object());
+  const auto bits = results.is_object() ? results.value("embeddings_bits", nlohmann::json()) : nlohmann::json();
+  return bits == 4 ? DType::kQ4_0 : bits == 16 ? DType::kF16 : DType::kQ8_0;
+}
+
 std::vector<GgufExportTensor> export_tensors(const ModelPackage& model, const ExportConfig& config) {
-  const DType embeddings = parse_gguf_dtype(config.embeddings);
+  const DType embeddings =
+      config.embeddings == "auto" ? automatic_embeddings(model) : parse_gguf_dtype(config.embeddings);
   const auto* packed = dynamic_cast<const QuantizedCheckpoint*>(model.weights.get());
   if (packed == nullptr) {
     const DType linears = config.weights == "auto" ? DType::kF16 : parse_gguf_dtype(config.weights);
     return gguf_export_tensors(*model.weights, linears, embeddings);
   }
-  const std::string own = packed->symmetric() ? "q4_0" : "auto";
+  const std::string own = packed->symmetric() ? "q4_0" : "q4_1";
   if (config.weights != "auto" && config.weights != own) {
     throw Error(
         ErrorKind::kUsage, model.path.string(),
@@ -79,8 +95,10 @@ nlohmann::ordered_json export_gguf_model(const ModelPackage& model, const Export
     auto& count = types[std::string(dtype_name(tensor.dtype))];
     count = count.is_null() ? 1 : count.get<int64_t>() + 1;
   }
-  export_gguf(file, model, model.config, tensors,
-              {.name = {}, .base_model = {}, .quantized_by = "potstill " POTSTILL_VERSION, .extra = {}});
+  const auto origin = derived_origin(read_model_origin(model.path));
+  export_gguf(
+      file, model, model.config, tensors,
+      {.name = {}, .base_model = {}, .quantized_by = "potstill " POTSTILL_VERSION, .extra = origin_to_gguf(origin)});
   return {{"linears_bytes", linears},
           {"embeddings_bytes", embeddings},
           {"other_bytes", others},
@@ -99,7 +117,7 @@ nlohmann::ordered_json export_compressed_tensors_model(const ModelPackage& model
   for (const auto& entry : std::filesystem::directory_iterator(model.path)) {
     const std::string name = entry.path().filename().string();
     const bool is_model_file = entry.path().extension() == ".safetensors" || entry.path().extension() == ".json" ||
-                               entry.path().extension() == ".jinja";
+                               entry.path().extension() == ".jinja" || name == "README.md";
     if (!entry.is_regular_file() || !is_model_file || name == "artifact.json") continue;
     std::filesystem::copy_file(entry.path(), folder / name, std::filesystem::copy_options::overwrite_existing);
     bytes += entry.file_size();

@@ -13,12 +13,14 @@ namespace {
 
 using quant::kLanes;
 
+quant::CodeRange code_range(int64_t bits) { return bits == 8 ? quant::CodeRange{-128, 127} : quant::CodeRange{}; }
+
 // Owns what the kernels work on: the weight transposed, its rows padded to whole lanes.
 struct Columns {
-  Columns(const at::Tensor& weight, const GridSpec& grid) : num_rows(weight.size(0)) {
+  Columns(const at::Tensor& weight, const GridSpec& grid) : num_rows(weight.size(0)), bits(grid.bits) {
     const int64_t I = weight.size(1), padded = round_up(num_rows, kLanes);
+    POTSTILL_CHECK(bits == 4 || bits == 8);
     require_group_divides(grid.group_size, I, "weight");
-    POTSTILL_CHECK(grid.group_size <= quant::kMaxBlock);
     weights = at::zeros({I, padded}, at::kFloat);
     weights.slice(1, 0, num_rows).copy_(weight.t());
     codes = at::zeros({I, padded}, at::kChar);
@@ -42,17 +44,18 @@ struct Columns {
             .codes = codes.mutable_data_ptr<int8_t>(),
             .group_of = group_of.data(),
             .scales = scales.mutable_data_ptr<float>(),
-            .zeros = zeros.mutable_data_ptr<float>()};
+            .zeros = zeros.mutable_data_ptr<float>(),
+            .range = code_range(bits)};
   }
 
   // Back to [O, I], in the model's own order of columns.
   QuantizedWeight result(bool symmetric) const {
     const auto own_order = at::empty_like(codes).index_copy_(0, order, codes);
     return {own_order.slice(1, 0, num_rows).t().contiguous(), scales.slice(1, 0, num_rows).t().contiguous(),
-            zeros.slice(1, 0, num_rows).t().to(at::kChar).contiguous(), symmetric};
+            zeros.slice(1, 0, num_rows).t().to(at::kChar).contiguous(), symmetric, bits};
   }
 
-  int64_t num_rows;
+  int64_t num_rows, bits;
   at::Tensor weights, codes, scales, zeros, order;
   std::vector<int32_t> group_of;
 };
@@ -61,7 +64,8 @@ quant::ScaleSearch make_search(const GridSpec& grid, const at::Tensor& importanc
   return {.clip = grid.clip == ClipRule::kNone ? quant::Clip::kNone : quant::Clip::kSearch,
           .symmetric = grid.symmetric,
           .group_size = grid.group_size,
-          .importance = importance.const_data_ptr<float>()};
+          .importance = importance.const_data_ptr<float>(),
+          .range = code_range(grid.bits)};
 }
 
 at::Tensor search_weights(const GridSpec& grid, const at::Tensor& importance, int64_t I) {
@@ -91,7 +95,8 @@ GptqResult gptq_quantize(const at::Tensor& weight, const HessianFactor& factor, 
   const int64_t I = weight.size(1);
   POTSTILL_CHECK(factor.upper.size(0) == I && block_size > 0);
   Columns columns(weight, grid);
-  const bool dynamic = order != QuantOrder::kStatic;
+  // A scale for a whole row cannot wait for the loop to reach its group: every column is of it.
+  const bool dynamic = order != QuantOrder::kStatic && grid.group_size <= quant::kMaxBlock;
   auto weighting = search_weights(grid, factor.importance, I);
   if (!dynamic) choose_all_scales(columns, make_search(grid, weighting));  // from the original contiguous groups
 
@@ -100,8 +105,8 @@ GptqResult gptq_quantize(const at::Tensor& weight, const HessianFactor& factor, 
   weighting = weighting.index_select(0, factor.order);
   const auto search = make_search(grid, weighting);
   // whole groups: scales chosen inside a block see every update so far (gptq.md section 4, the stale-scale quirk)
-  const int64_t block = std::min(std::max(block_size, grid.group_size) / grid.group_size * grid.group_size,
-                                 quant::kMaxBlock / grid.group_size * grid.group_size);
+  const int64_t whole = dynamic ? grid.group_size : 1;
+  const int64_t block = std::min(std::max(block_size, whole) / whole * whole, quant::kMaxBlock / whole * whole);
   const auto errors = at::empty({block, columns.weights.size(1)}, at::kFloat);
   const auto work = columns.work();
   double loss = 0.0;

@@ -33,7 +33,7 @@ at::Tensor dequantize(const QuantizedWeight& weight) {
 
 QuantizedWeight slice_rows(const QuantizedWeight& weight, int64_t begin, int64_t end) {
   return {weight.codes.slice(0, begin, end).contiguous(), weight.scales.slice(0, begin, end).contiguous(),
-          weight.zeros.slice(0, begin, end).contiguous(), weight.symmetric};
+          weight.zeros.slice(0, begin, end).contiguous(), weight.symmetric, weight.bits};
 }
 
 int64_t largest_group_size(at::IntArrayRef widths) {

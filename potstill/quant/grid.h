@@ -1,5 +1,5 @@
-// Grids: which values a 4-bit code can stand for, chosen for each group of `group_size` inputs of a row.
-//   value = scale · (code − zero),  code and zero in −8 … 7,  zero = 0 when symmetric            gptq.md section 5
+// Grids: which values a code of 4 (or 8) bits can stand for, chosen for each group of `group_size` inputs of a row.
+//   value = scale · (code − zero),  code and zero in −2ᵇ⁻¹ … 2ᵇ⁻¹ − 1,  zero = 0 when symmetric      gptq.md section 5
 // Scales are rounded to fp16, as every file stores them, before a weight is rounded to the grid: what follows sees, and
 // GPTQ makes up for, that rounding too.
 #pragma once
@@ -30,19 +30,21 @@ struct GridSpec {
   int64_t group_size = 64;
   bool symmetric = true;
   ClipRule clip = ClipRule::kHessian;
+  int64_t bits = 4;  // or 8
 };
 
 // A weight [O, I] on its grid.
 struct QuantizedWeight {
-  at::Tensor codes;       // [O, I] int8, −8 … 7
+  at::Tensor codes;       // [O, I] int8, −8 … 7 (8 bits: −128 … 127)
   at::Tensor scales;      // [O, I / g] fp32, each a finite nonzero fp16 value
-  at::Tensor zeros;       // [O, I / g] int8, −8 … 7
+  at::Tensor zeros;       // [O, I / g] int8, in the codes' range
   bool symmetric = true;  // zeros are all 0, and no file stores them
+  int64_t bits = 4;
 
   int64_t group_size() const { return codes.size(1) / scales.size(1); }
 };
 
-// scale · (code − zero) in fp32 [O, I]: exact, an fp16 times a number of at most 15.
+// scale · (code − zero) in fp32 [O, I]: exact, an fp16 times a number of at most 255.
 at::Tensor dequantize(const QuantizedWeight& weight);
 
 // Rows [begin, end) of a weight: layers quantized together (q, k, v) are taken apart with it.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "potstill/base/check.h"
 #include "potstill/base/error.h"
@@ -30,13 +31,34 @@ at::Tensor visiting_order(const at::Tensor& diagonal, QuantOrder order, int64_t 
 }
 
 // U with H⁻¹ = Uᵀ U, by one Cholesky and no inverse: with both axes reversed H = L Lᵀ, so R = L reversed is upper
-// triangular with H = R Rᵀ, and U = R⁻¹. Undefined when H is not positive definite.
-at::Tensor inverse_factor(const at::Tensor& hessian) {
-  const auto [lower, info] = at::linalg_cholesky_ex(hessian.flip({0, 1}));
+// triangular with H = R Rᵀ, and U = R⁻¹. Undefined when H is not positive definite. Takes H reversed, and lets each
+// matrix go before the next is made: at width 8192 one is half a gigabyte.
+at::Tensor inverse_factor(at::Tensor reversed) {
+  auto [lower, info] = at::linalg_cholesky_ex(reversed);
+  reversed.reset();
   if (info.item<int>() != 0) return {};
-  const auto identity = at::eye(hessian.size(0), hessian.options());
-  const auto upper = at::linalg_solve_triangular(lower.flip({0, 1}), identity, /*upper=*/true);
-  return at::isfinite(upper).all().item<bool>() ? upper : at::Tensor();
+  const auto root = lower.flip({0, 1});
+  lower.reset();
+  const auto upper = at::linalg_solve_triangular(root, at::eye(root.size(0), root.options()), /*upper=*/true);
+  return at::isfinite(upper.sum()).item<bool>() ? upper : at::Tensor();
+}
+
+// Inputs of which the others say all but 10⁻⁵ of the variance. The Hessian was summed in fp32, whose noise may make an
+// exact copy look like −10⁻⁷ of itself: 10⁻⁶ of each diagonal is added first. A factorisation that fails all the same
+// counts as one such input.
+int64_t count_dependent(const at::Tensor& hessian, const at::Tensor& diagonal) {
+  auto nudged = hessian.clone();
+  nudged.diagonal().copy_(diagonal * (1 + 1e-6));
+  const auto [lower, info] = at::linalg_cholesky_ex(nudged);
+  if (info.item<int>() != 0) return 1;
+  return (lower.diagonal().square() < 1e-5 * diagonal).sum().item<int64_t>();
+}
+
+HessianTrouble trouble_of(const HessianFactor& factor, int64_t width, int64_t num_tokens) {
+  if (!factor.upper.defined()) return HessianTrouble::kNoFactor;
+  if (num_tokens > 0 && num_tokens < width) return HessianTrouble::kFewRows;
+  if (factor.attempts > 1 || factor.dependent > 0) return HessianTrouble::kRankDeficient;
+  return factor.dead_columns > 0 ? HessianTrouble::kDeadInputs : HessianTrouble::kNone;
 }
 
 }  // namespace
@@ -45,6 +67,10 @@ std::string_view hessian_trouble_name(HessianTrouble trouble) {
   switch (trouble) {
     case HessianTrouble::kNone:
       return "none";
+    case HessianTrouble::kDeadInputs:
+      return "dead-inputs";
+    case HessianTrouble::kFewRows:
+      return "few-rows";
     case HessianTrouble::kRankDeficient:
       return "rank-deficient";
     case HessianTrouble::kNonFinite:
@@ -76,11 +102,13 @@ at::Tensor HessianAccumulator::finish() const {
     throw Error(ErrorKind::kInput, "calibration", "no token reached this layer",
                 "give calibration text that is not empty");
   }
-  const auto upper = sum_.triu();
-  return (upper + upper.triu(1).t()).div_(static_cast<double>(num_tokens_));
+  auto full = sum_.triu();
+  full.add_(full.triu(1).t());
+  return full.div_(static_cast<double>(num_tokens_));
 }
 
-HessianFactor factorize_hessian(const at::Tensor& hessian, QuantOrder order, int64_t group_size, double damp) {
+HessianFactor factorize_hessian(const at::Tensor& hessian, QuantOrder order, int64_t group_size, double damp,
+                                int64_t num_tokens) {
   POTSTILL_CHECK(hessian.dim() == 2 && hessian.size(0) == hessian.size(1) && hessian.size(0) % group_size == 0);
   const int64_t I = hessian.size(0);
   HessianFactor factor;
@@ -99,21 +127,23 @@ HessianFactor factorize_hessian(const at::Tensor& hessian, QuantOrder order, int
   diagonal.masked_fill_(dead, mean);
 
   factor.order = visiting_order(diagonal.cpu(), order, group_size);
-  const auto permutation = factor.order.to(hessian.device());
-  const auto ordered = hessian.index_select(0, permutation).index_select(1, permutation);
-  const auto ordered_diagonal = diagonal.index_select(0, permutation);
+  const auto backwards = factor.order.flip(0).to(hessian.device());
+  const auto reversed_diagonal = diagonal.index_select(0, backwards);
   for (const double rise : kDampFactors) {
     factor.damp = damp * rise;
     ++factor.attempts;
-    ordered.diagonal().copy_(ordered_diagonal + factor.damp * mean);
-    const auto upper = inverse_factor(ordered);
+    auto reversed = hessian.index_select(0, backwards).index_select(1, backwards);
+    reversed.diagonal().copy_(reversed_diagonal + factor.damp * mean);
+    const auto upper = inverse_factor(std::move(reversed));
     if (!upper.defined()) continue;
     factor.upper = upper.to(at::kFloat).cpu().contiguous();
     break;
   }
+  if (factor.upper.defined() && (num_tokens == 0 || num_tokens >= I)) {
+    factor.dependent = count_dependent(hessian, diagonal);
+  }
   factor.importance = (diagonal + factor.damp * mean).to(at::kFloat).cpu();
-  if (!factor.upper.defined()) factor.trouble = HessianTrouble::kNoFactor;
-  if (factor.upper.defined() && factor.attempts > 1) factor.trouble = HessianTrouble::kRankDeficient;
+  factor.trouble = trouble_of(factor, I, num_tokens);
   return factor;
 }
 

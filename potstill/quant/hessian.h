@@ -27,7 +27,9 @@ class HessianAccumulator {
 // Why a factorisation was not plain sailing; the words go into layer_errors.jsonl.
 enum class HessianTrouble {
   kNone,
-  kRankDeficient,  // needed more damping than asked
+  kDeadInputs,     // channels that were zero on every token; their weights are rounded to nearest
+  kFewRows,        // fewer tokens than inputs: the damping decides the rest
+  kRankDeficient,  // enough tokens, but inputs that others determine, or more damping needed than asked
   kNonFinite,      // NaN or infinity in the inputs: nothing can be learned from it
   kNoFactor,       // not positive definite under any damping
 };
@@ -41,11 +43,14 @@ struct HessianFactor {
   double damp = 0.0;         // λ as a share of H's mean diagonal, as used
   int64_t attempts = 0;      // factorisations tried
   int64_t dead_columns = 0;  // inputs that were zero on every token
+  int64_t dependent = 0;     // inputs that the others determine; not counted where few rows make many
   HessianTrouble trouble = HessianTrouble::kNone;
 };
 
-// hessian [I, I] double. Never throws on a bad H: damping rises step by step, and at last `upper` stays undefined.
-HessianFactor factorize_hessian(const at::Tensor& hessian, QuantOrder order, int64_t group_size, double damp);
+// hessian [I, I] double; num_tokens that it was summed over, 0 = not known. Never throws on a bad H: damping rises step
+// by step, and at last `upper` stays undefined.
+HessianFactor factorize_hessian(const at::Tensor& hessian, QuantOrder order, int64_t group_size, double damp,
+                                int64_t num_tokens = 0);
 
 // ‖(W − Q) X‖ / ‖W X‖ from H: the square root of tr((W−Q) H (W−Q)ᵀ) / tr(W H Wᵀ).  weight, quantized [O, I]
 double relative_output_error(const at::Tensor& weight, const at::Tensor& quantized, const at::Tensor& hessian);

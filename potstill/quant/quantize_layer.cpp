@@ -2,232 +2,317 @@
 
 #include <fmt/format.h>
 
-#include <chrono>
+#include <algorithm>
+#include <charconv>
 #include <functional>
-#include <iterator>
 #include <optional>
 #include <utility>
 
 #include "potstill/base/check.h"
 #include "potstill/base/error.h"
 #include "potstill/base/machine.h"
-#include "potstill/quant/input_statistics.h"
+#include "potstill/base/stopwatch.h"
+#include "potstill/quant/awq_layer.h"
+#include "potstill/quant/fit_linears.h"
+#include "potstill/quant/layer_steps.h"
+#include "potstill/quant/outliers.h"
 
 namespace potstill {
 namespace {
 
-constexpr size_t kNumLinears = std::size(kLinearNames);
-
-class Stopwatch {
- public:
-  double seconds() const { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count(); }
-
- private:
-  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+// Where the time of one set of linears went.
+struct PhaseSeconds {
+  double forward = 0.0, hessian = 0.0, factor = 0.0, codes = 0.0;
 };
 
 void require_finite(const at::Tensor& weight, const std::string& module) {
-  if (at::isfinite(weight).all().item<bool>()) return;
-  throw Error(
-      ErrorKind::kNumeric, module + ".weight",
-      fmt::format("holds {} values that are NaN or infinite", at::isfinite(weight).logical_not().sum().item<int64_t>()),
-      "the checkpoint is damaged or its training diverged; quantize an earlier one");
+  if (at::isfinite(weight.sum()).item<bool>()) return;  // no copy for what is all but always so
+  const auto bad = at::isfinite(weight).logical_not().sum().item<int64_t>();
+  if (bad == 0) return;  // only the sum overflowed
+  throw Error(ErrorKind::kNumeric, module + ".weight", fmt::format("holds {} values that are NaN or infinite", bad),
+              "the checkpoint is damaged or its training diverged; quantize an earlier one");
 }
-
-// The inputs of a set of linears, needed twice: for H, and then for the output with the quantized weights. Kept
-// between as far as memory allows.
-class LayerInputs {
- public:
-  LayerInputs(size_t num_batches, uint64_t memory, std::function<at::Tensor(size_t)> compute)
-      : kept_(num_batches), memory_(memory), compute_(std::move(compute)) {}
-
-  at::Tensor first_use(size_t batch) {
-    auto inputs = compute_(batch);
-    const auto bytes = static_cast<uint64_t>(inputs.numel()) * inputs.element_size();
-    if (bytes <= memory_) {
-      memory_ -= bytes;
-      kept_[batch] = inputs;
-    }
-    return inputs;
-  }
-  at::Tensor last_use(size_t batch) {
-    return kept_[batch].defined() ? std::exchange(kept_[batch], at::Tensor()) : compute_(batch);
-  }
-
- private:
-  std::vector<at::Tensor> kept_;
-  uint64_t memory_;
-  std::function<at::Tensor(size_t)> compute_;
-};
-
-// The four inputs of a layer's linears and what its outputs do to the hidden states, over one stream of batches.
-class LayerSteps {
- public:
-  LayerSteps(const DecoderLayer& weights, CorpusState& corpus, const RotaryTable& rotary, const ModelConfig& config)
-      : weights_(weights), corpus_(corpus), rotary_(rotary), config_(config) {}
-
-  at::Tensor attention_input(size_t b) const { return weights_.attention_input(corpus_.hidden[b], config_); }
-  at::Tensor attention_output(size_t b) const {
-    const auto x = attention_input(b);
-    return weights_.attention(weights_.q_proj.forward(x), weights_.k_proj.forward(x), weights_.v_proj.forward(x),
-                              corpus_.batches[b], rotary_, config_);
-  }
-  at::Tensor mlp_input(size_t b) const { return weights_.mlp_input(corpus_.hidden[b], config_); }
-  at::Tensor mlp_activations(size_t b) const {
-    const auto x = mlp_input(b);
-    return swiglu(weights_.gate_proj.forward(x), weights_.up_proj.forward(x));
-  }
-  void add_output(size_t b, const Linear& linear, const at::Tensor& x) {
-    corpus_.hidden[b] = corpus_.hidden[b] + linear.forward(x);
-  }
-  size_t num_batches() const { return corpus_.hidden.size(); }
-
- private:
-  const DecoderLayer& weights_;
-  CorpusState& corpus_;
-  const RotaryTable& rotary_;
-  const ModelConfig& config_;
-};
-
-using InputOf = at::Tensor (LayerSteps::*)(size_t) const;
 
 // Every eighth batch, or the last of a few, is kept out of the fit of asymmetric calibration; one alone is not.
 bool is_held_out(size_t batch, size_t num_batches) {
   return num_batches >= 8 ? batch % 8 == 7 : num_batches > 1 && batch + 1 == num_batches;
 }
 
+// What one set's inputs looked like.
+struct Seen {
+  Seen(int64_t width, at::Device device) : statistics(width, device) {}
+
+  void add(const at::Tensor& inputs, const at::Tensor& reference, size_t batch, size_t num_batches, bool magnitudes) {
+    if (batch == 0) {
+      OutlierAccumulator first;
+      first.add(inputs);
+      look = first.finish(0, {});
+    }
+    statistics.add(reference, inputs, is_held_out(batch, num_batches));
+    if (!magnitudes) return;
+    const auto sum = inputs.abs().sum(0, /*keepdim=*/false, at::kDouble);
+    magnitude_sum = magnitude_sum.defined() ? magnitude_sum + sum : sum;
+  }
+
+  DriftStatistics statistics;
+  ActivationOutliers look;
+  at::Tensor magnitude_sum;  // [I] double, of |x| over tokens: for AWQ
+};
+
 class LayerPass {
  public:
   LayerPass(int64_t layer, DecoderLayer& weights, CorpusState& corpus, CorpusState& reference,
-            const RotaryTable& rotary, const ModelConfig& config, const QuantizeSettings& settings,
-            const QuantizedLayer* finished)
+            const LayerContext& context, const QuantizedLayer* finished)
       : layer_(layer),
         weights_(weights),
         unquantized_(weights),
         corpus_(corpus),
         reference_(reference),
-        steps_(weights, corpus, rotary, config),
-        reference_steps_(unquantized_, reference, rotary, config),
-        settings_(settings),
+        steps_(weights, corpus, context.rotary, context.config),
+        reference_steps_(unquantized_, reference, context.rotary, context.config),
+        context_(context),
+        settings_(context.settings),
         finished_(finished) {
     result_.layer = layer;
     result_.modules.resize(kNumLinears);
   }
 
   QuantizedLayer run() {
-    // a norm is cheaper to take twice than to keep
-    step({"q_proj", "k_proj", "v_proj"}, &LayerSteps::attention_input, 0);
-    step({"o_proj"}, &LayerSteps::attention_output, settings_.activation_bytes);
-    step({"gate_proj", "up_proj"}, &LayerSteps::mlp_input, 0);
-    step({"down_proj"}, &LayerSteps::mlp_activations, settings_.activation_bytes);
+    if (finished_ != nullptr) install_changed(finished_->changed);
+    if (settings_.true_sequential) {
+      for (const auto& set : linear_sets()) step(set);
+    } else {
+      run_at_once();
+    }
     const double error = block_error();
     if (finished_ == nullptr) {
       for (auto& module : result_.modules) module.row.block_error = error;
     } else {
       result_ = *finished_;
     }
+    for (const auto& module : result_.modules) context_.worst.add(module.row.relative_error);
     return std::move(result_);
   }
 
  private:
-  // One set of linears that share their input: H over the corpus, quantize, then the output of each batch.
-  void step(const std::vector<const char*>& names, InputOf input, uint64_t memory) {
-    const Stopwatch watch;
-    const bool has_output = names.size() == 1;  // q, k, v and gate, up feed the next step, which computes them itself
-    LayerInputs inputs(corpus_.hidden.size(), has_output ? memory : 0, [&](size_t b) { return (steps_.*input)(b); });
-    const auto advance_reference = [&](size_t b, const at::Tensor& x) {
-      if (has_output) reference_steps_.add_output(b, unquantized_.linear(names.front()), x);
-    };
+  bool awq() const { return settings_.method == QuantMethod::kAwq; }
+  bool asymmetric() const { return settings_.asymmetric.largest_strength > 0; }
+  // q, k, v and gate, up feed the next set, which computes them itself
+  static bool has_output(const LinearSet& set) { return set.names.size() == 1; }
+
+  Seen nothing_seen(const LinearSet& set) const {
+    const auto& weight = weights_.linear(set.names.front()).weight;
+    return {weight.size(1), weight.device()};
+  }
+
+  // One set of linears: H over the corpus, quantize, then the output of each batch.
+  void step(const LinearSet& set) {
+    const Stopwatch all;
+    Stopwatch watch;
+    PhaseSeconds phases;
+    // A norm is cheaper to take twice than to keep, and AWQ changes what went before.
+    const uint64_t memory = has_output(set) && !awq() ? context_.activation_bytes : 0;
+    LayerInputs inputs(corpus_.hidden.size(), memory, [&](size_t b) { return (steps_.*set.input)(b); });
     if (finished_ == nullptr) {
-      quantize(names, inputs, input, advance_reference, watch);
-    } else {
-      for (const char* name : names) install(name, finished_->modules[index_of(name)].weight);
-      for (size_t b = 0; b < reference_steps_.num_batches() && has_output; ++b) {
-        advance_reference(b, (reference_steps_.*input)(b));
+      Seen seen = nothing_seen(set);
+      for (size_t b = 0; b < corpus_.hidden.size(); ++b) {
+        const auto x = inputs.first_use(b);
+        const auto reference = advance_reference(set, b);
+        phases.forward += watch.lap();
+        seen.add(x, asymmetric() ? reference : at::Tensor(), b, corpus_.hidden.size(), awq());
+        phases.hessian += watch.lap();
       }
+      fit(set, seen, phases);
+    } else {
+      for (const char* name : set.names) install(name, finished_->modules[linear_index(name)].weight);
+      for (size_t b = 0; b < corpus_.hidden.size(); ++b) advance_reference(set, b);
     }
-    for (size_t b = 0; b < corpus_.hidden.size() && has_output; ++b) {
-      steps_.add_output(b, weights_.linear(names.front()), inputs.last_use(b));
+    watch.lap();
+    for (size_t b = 0; b < corpus_.hidden.size() && has_output(set); ++b) {
+      steps_.add_output(b, weights_.linear(set.names.front()), inputs.last_use(b));
+    }
+    phases.forward += watch.lap();
+    if (finished_ == nullptr) record_seconds(set, phases, all.seconds());
+  }
+
+  void record_seconds(const LinearSet& set, const PhaseSeconds& phases, double seconds) {
+    const double share = 1.0 / static_cast<double>(set.names.size());
+    for (const char* name : set.names) {
+      auto& row = result_.modules[linear_index(name)].row;
+      row.seconds = seconds * share;
+      row.seconds_forward = phases.forward * share;
+      row.seconds_hessian = phases.hessian * share;
+      row.seconds_factor = phases.factor * share;
+      row.seconds_codes = phases.codes * share;
+      row.peak_rss_bytes = peak_rss_bytes();
     }
   }
 
-  void quantize(const std::vector<const char*>& names, LayerInputs& inputs, InputOf input,
-                const std::function<void(size_t, const at::Tensor&)>& advance_reference, const Stopwatch& watch) {
-    const auto& first = weights_.linear(names.front()).weight;
-    const bool asymmetric = settings_.asymmetric.largest_strength > 0;
-    HessianAccumulator plain(first.size(1), first.device());
-    std::optional<DriftStatistics> drift;
-    if (asymmetric) drift.emplace(first.size(1), first.device());
-    InputStatistics statistics;
+  // The set's inputs of the unquantized model for the same batch, where it is followed; undefined elsewhere.
+  at::Tensor advance_reference(const LinearSet& set, size_t b) {
+    if (b >= reference_steps_.num_batches()) return {};
+    if (finished_ != nullptr && !has_output(set)) return {};
+    const auto x = (reference_steps_.*set.input)(b);
+    if (has_output(set)) reference_steps_.add_output(b, unquantized_.linear(set.names.front()), x);
+    return x;
+  }
+
+  // Without true_sequential: every set sees what the unquantized linears of its block give.
+  void run_at_once() {
+    const auto& sets = linear_sets();
+    std::vector<PhaseSeconds> phases(sets.size());
+    Stopwatch watch;
+    std::vector<Seen> seen;
+    for (const auto& set : sets) seen.push_back(nothing_seen(set));
     for (size_t b = 0; b < corpus_.hidden.size(); ++b) {
-      const auto x = inputs.first_use(b);
-      if (b == 0) statistics = measure_inputs(x);
-      at::Tensor reference;
-      if (b < reference_steps_.num_batches()) {
-        reference = (reference_steps_.*input)(b);
-        advance_reference(b, reference);
-      }
-      if (asymmetric) {
-        drift->add(reference, x, is_held_out(b, corpus_.hidden.size()));
-      } else {
-        plain.add(x);
+      CorpusState batch = one_batch(corpus_, b);
+      LayerSteps steps(unquantized_, batch, context_.rotary, context_.config);
+      for (size_t s = 0; s < sets.size(); ++s) {
+        const auto reference = advance_reference(sets[s], b);
+        if (finished_ != nullptr) continue;
+        const auto x = (steps.*sets[s].input)(0);
+        phases[s].forward += watch.lap();
+        seen[s].add(x, asymmetric() ? reference : at::Tensor(), b, corpus_.hidden.size(), false);
+        phases[s].hessian += watch.lap();
+        if (has_output(sets[s])) steps.add_output(0, unquantized_.linear(sets[s].names.front()), x);
       }
     }
-    fit(names, asymmetric ? drift->hessian() : plain.finish(), drift ? &*drift : nullptr, statistics, watch);
+    for (size_t s = 0; s < sets.size(); ++s) {
+      if (finished_ == nullptr) {
+        fit(sets[s], seen[s], phases[s]);
+        const auto& p = phases[s];
+        record_seconds(sets[s], p, p.forward + p.hessian + p.factor + p.codes);
+      } else {
+        for (const char* name : sets[s].names) install(name, finished_->modules[linear_index(name)].weight);
+      }
+    }
+    for (size_t b = 0; b < corpus_.hidden.size(); ++b) {
+      corpus_.hidden[b] = weights_.forward(corpus_.hidden[b], corpus_.batches[b], context_.rotary, context_.config);
+    }
+  }
+
+  std::vector<at::Tensor> weights_of(const LinearSet& set, const GridSpec& grid) const {
+    std::vector<at::Tensor> parts;
+    for (const char* name : set.names) {
+      parts.push_back(weights_.linear(name).weight.to(at::kCPU, at::kFloat));
+      require_finite(parts.back(), linear_path(layer_, name));
+      require_group_divides(grid.group_size, parts.back().size(1), linear_path(layer_, name));
+    }
+    return parts;
   }
 
   // Rows of linears with one input do not see each other: stacked, they share the factor and fill the machine.
-  void fit(const std::vector<const char*>& names, const at::Tensor& hessian, const DriftStatistics* drift,
-           const InputStatistics& statistics, const Stopwatch& watch) {
-    std::vector<at::Tensor> parts;
-    for (const char* name : names) {
-      parts.push_back(weights_.linear(name).weight.to(at::kCPU, at::kFloat));
-      require_finite(parts.back(), linear_path(layer_, name));
-      require_group_divides(settings_.grid.group_size, parts.back().size(1), linear_path(layer_, name));
+  void fit(const LinearSet& set, const Seen& seen, PhaseSeconds& phases) {
+    Stopwatch watch;
+    const auto& first = weights_.linear(set.names.front()).weight;
+    const GridSpec grid = settings_.grid_of(layer_, linear_index(set.names.front()), first.size(1));
+    auto parts = weights_of(set, grid);
+    auto hessian = seen.statistics.hessian();
+    phases.factor += watch.lap();
+    LinearFit fitted;
+    AwqScales scales;
+    if (awq()) {
+      scales = fit_awq(set, seen, hessian, grid, parts, fitted);
+    } else {
+      fitted =
+          fit_linears(parts.size() == 1 ? parts.front() : at::cat(parts), hessian, seen.statistics, grid, settings_);
     }
-    const auto stack = at::cat(parts);
-    const auto factor = factorize_hessian(hessian, settings_.order, settings_.grid.group_size, settings_.damp);
-    const bool finite = factor.trouble != HessianTrouble::kNonFinite;
-    AsymmetricTarget target{stack};
-    if (drift != nullptr && finite) target = fit_asymmetric_target(stack, *drift, settings_.asymmetric);
-    auto quantized = gptq_quantize(target.weight, factor, settings_.grid, settings_.order).weight;
-    double refine_gain = 0.0;
-    if (settings_.refine.rounds > 0 && factor.upper.defined()) {
-      auto damped = hessian.cpu().to(at::kFloat);
-      damped.diagonal().copy_(factor.importance);
-      auto refined = refine(target.weight, quantized, damped, settings_.refine);
-      quantized = std::move(refined.weight);
-      if (refined.loss_before > 0) refine_gain = 1 - refined.loss_after / refined.loss_before;
-    }
-    const GridSpec plain{settings_.grid.group_size, settings_.grid.symmetric, ClipRule::kNone};
-    const auto h = finite ? hessian.cpu() : at::eye(hessian.size(0), at::kDouble);
+    phases.factor += fitted.seconds_factor;
+    phases.codes += watch.lap() - fitted.seconds_factor;
+    const bool finite = fitted.factor.trouble != HessianTrouble::kNonFinite;
+    const GridSpec plain{grid.group_size, grid.symmetric, ClipRule::kNone, grid.bits};
+    const auto h = finite ? hessian.to(at::kCPU, at::kFloat) : at::eye(hessian.size(0), at::kFloat);
     int64_t begin = 0;
-    for (size_t i = 0; i < names.size(); ++i) {
-      const auto weight = slice_rows(quantized, begin, begin + parts[i].size(0));
+    for (size_t i = 0; i < set.names.size(); ++i) {
+      const size_t index = linear_index(set.names[i]);
+      const auto weight = slice_rows(fitted.weight, begin, begin + parts[i].size(0));
       begin += parts[i].size(0);
-      install(names[i], weight);
-      auto& module = result_.modules[index_of(names[i])];
+      install(set.names[i], weight);
+      auto& module = result_.modules[index];
       module.weight = weight;
       module.row = {.layer = layer_,
-                    .module = names[i],
+                    .module = set.names[i],
+                    .bits = grid.bits,
+                    .group_size = grid.group_size,
                     .relative_error = relative_output_error(parts[i], dequantize(weight), h),
                     .rounding_error = relative_output_error(parts[i], dequantize(round_to_nearest(parts[i], plain)), h),
-                    .input_kurtosis = statistics.excess_kurtosis,
-                    .input_peak = statistics.peak_to_median,
-                    .peak_channels = statistics.largest_channels,
-                    .strength = target.strength,
-                    .held_out_gain = target.held_out_gain,
-                    .refine_gain = refine_gain,
-                    .damp = factor.damp,
-                    .attempts = factor.attempts,
-                    .dead_inputs = factor.dead_columns,
-                    .trouble = std::string(hessian_trouble_name(factor.trouble)),
-                    .rounded = !factor.upper.defined()};
+                    .tokens = seen.statistics.num_tokens(),
+                    .input_kurtosis = seen.look.excess_kurtosis,
+                    .input_peak = seen.look.channel_max_to_median,
+                    .peak_channels = seen.look.largest_channels,
+                    .strength = fitted.strength,
+                    .held_out_gain = fitted.held_out_gain,
+                    .refine_gain = fitted.refine_gain,
+                    .awq_ratio = scales.ratio,
+                    .awq_gain = scales.error_before > 0 ? 1 - scales.error_after / scales.error_before : 0.0,
+                    .damp = fitted.factor.damp,
+                    .attempts = fitted.factor.attempts,
+                    .dead_inputs = fitted.factor.dead_columns,
+                    .dependent_inputs = fitted.factor.dependent,
+                    .trouble = std::string(hessian_trouble_name(fitted.factor.trouble)),
+                    .rounded = !awq() && !fitted.factor.upper.defined()};
+      if (!settings_.sensitivity.empty()) {
+        module.row.sensitivity = settings_.sensitivity[static_cast<size_t>(layer_) * kNumLinears + index];
+      }
+      if (finite && !awq() && context_.worst.would_enter(module.row.relative_error)) {
+        measure_remedies(parts[i], hessian, seen.statistics, grid, settings_, module.row);
+      }
     }
-    for (const char* name : names) {
-      auto& row = result_.modules[index_of(name)].row;
-      row.seconds = watch.seconds() / static_cast<double>(names.size());
-      row.peak_rss_bytes = peak_rss_bytes();
+  }
+
+  // Scales the set's inputs, rounds its weights, and gives what went before the inverse. `parts` and `hessian` become
+  // those of the scaled problem, in which errors are the same.
+  AwqScales fit_awq(const LinearSet& set, const Seen& seen, at::Tensor& hessian, const GridSpec& grid,
+                    std::vector<at::Tensor>& parts, LinearFit& fitted) {
+    const AwqPart part{.layer = weights_, .corpus = corpus_, .rotary = context_.rotary, .config = context_.config};
+    const auto mean = seen.magnitude_sum / static_cast<double>(seen.statistics.num_tokens());
+    AwqScales scales = find_awq_scales(part, set, parts, hessian, mean, grid);
+    const auto s = scales.scales.to(at::kDouble);
+    hessian = hessian / (s.unsqueeze(1) * s.unsqueeze(0)).to(hessian.device());
+    for (auto& weight : parts) weight = weight * scales.scales;
+    // as AWQ has it: nothing is clipped in q and k, whose product softmax makes steep
+    fitted.weight = round_awq(set, parts, hessian, grid);
+    fitted.factor.trouble =
+        at::isfinite(hessian.sum()).item<bool>() ? HessianTrouble::kNone : HessianTrouble::kNonFinite;
+    fold_inverse(set, scales.scales);
+    return scales;
+  }
+
+  // 1 / s goes into the norm before q, k, v or gate, up; into the rows of v before o, and of up before down, whose
+  // scales take it.
+  void fold_inverse(const LinearSet& set, const at::Tensor& scales) {
+    if (at::equal(scales, at::ones_like(scales))) return;
+    const std::string first = set.names.front();
+    if (first == "q_proj" || first == "gate_proj") {
+      const std::string name = first == "q_proj" ? "input_layernorm.weight" : "post_attention_layernorm.weight";
+      auto& norm = first == "q_proj" ? weights_.input_layernorm : weights_.post_attention_layernorm;
+      // as the folder stores it
+      const auto folded = (norm.to(at::kCPU, at::kFloat) / scales).to(at::kHalf).to(at::kFloat);
+      install_changed({{name, folded}});
+      result_.changed[name] = folded;
+      return;
+    }
+    const char* before = first == "o_proj" ? "v_proj" : "up_proj";
+    auto& module = result_.modules[linear_index(before)];
+    module.weight.scales = divide_scales(module.weight.scales, scales);
+    install(before, module.weight);
+    const auto& bias = weights_.linear(before).bias;
+    if (!bias.defined()) return;
+    const std::string name = std::string(first == "o_proj" ? "self_attn." : "mlp.") + before + ".bias";
+    const auto folded = (bias.to(at::kCPU, at::kFloat) / scales).to(at::kHalf).to(at::kFloat);
+    install_changed({{name, folded}});
+    result_.changed[name] = folded;
+  }
+
+  void install_changed(const std::map<std::string, at::Tensor>& changed) {
+    for (const auto& [name, value] : changed) {
+      at::Tensor* target = name == "input_layernorm.weight"            ? &weights_.input_layernorm
+                           : name == "post_attention_layernorm.weight" ? &weights_.post_attention_layernorm
+                           : name == "self_attn.v_proj.bias"           ? &weights_.v_proj.bias
+                           : name == "mlp.up_proj.bias"                ? &weights_.up_proj.bias
+                                                                       : nullptr;
+      POTSTILL_CHECK(target != nullptr && target->defined());
+      *target = value.to(target->options());
     }
   }
 
@@ -244,20 +329,13 @@ class LayerPass {
     weight = values.to(weight.options());  // another tensor: the unquantized layer keeps its own
   }
 
-  static size_t index_of(std::string_view name) {
-    for (size_t i = 0; i < kNumLinears; ++i) {
-      if (name == kLinearNames[i]) return i;
-    }
-    POTSTILL_CHECK(false);
-    return 0;
-  }
-
   int64_t layer_;
   DecoderLayer& weights_;
   const DecoderLayer unquantized_;
   CorpusState& corpus_;
   CorpusState& reference_;
   LayerSteps steps_, reference_steps_;
+  const LayerContext& context_;
   const QuantizeSettings& settings_;
   const QuantizedLayer* finished_;
   QuantizedLayer result_;
@@ -265,55 +343,44 @@ class LayerPass {
 
 }  // namespace
 
-std::string ModuleRow::path() const { return linear_path(layer, module); }
-
-nlohmann::ordered_json ModuleRow::to_json() const {
-  return {{"layer", layer},
-          {"module", module},
-          {"relative_error", relative_error},
-          {"rounding_error", rounding_error},
-          {"block_error", block_error},
-          {"input_kurtosis", input_kurtosis},
-          {"input_peak", input_peak},
-          {"peak_channels", peak_channels},
-          {"strength", strength},
-          {"held_out_gain", held_out_gain},
-          {"refine_gain", refine_gain},
-          {"damp", damp},
-          {"attempts", attempts},
-          {"dead_inputs", dead_inputs},
-          {"trouble", trouble},
-          {"rounded", rounded},
-          {"seconds", seconds},
-          {"peak_rss_bytes", peak_rss_bytes}};
+size_t linear_index(std::string_view name) {
+  const auto* const found = std::ranges::find(kLinearNames, name);
+  POTSTILL_CHECK(found != std::end(kLinearNames));
+  return static_cast<size_t>(found - std::begin(kLinearNames));
 }
 
-ModuleRow ModuleRow::from_json(const nlohmann::json& json) {
-  return {.layer = json.at("layer"),
-          .module = json.at("module"),
-          .relative_error = json.at("relative_error"),
-          .rounding_error = json.at("rounding_error"),
-          .block_error = json.at("block_error"),
-          .input_kurtosis = json.at("input_kurtosis"),
-          .input_peak = json.at("input_peak"),
-          .peak_channels = json.at("peak_channels"),
-          .strength = json.at("strength"),
-          .held_out_gain = json.at("held_out_gain"),
-          .refine_gain = json.at("refine_gain"),
-          .damp = json.at("damp"),
-          .attempts = json.at("attempts"),
-          .dead_inputs = json.at("dead_inputs"),
-          .trouble = json.at("trouble"),
-          .rounded = json.at("rounded"),
-          .seconds = json.at("seconds"),
-          .peak_rss_bytes = json.at("peak_rss_bytes")};
+std::optional<std::pair<int64_t, size_t>> linear_of_weight(std::string_view name) {
+  constexpr std::string_view kPrefix = "model.layers.", kSuffix = ".weight";
+  if (!name.starts_with(kPrefix) || !name.ends_with(kSuffix)) return std::nullopt;
+  int64_t layer = -1;
+  const auto [rest, problem] = std::from_chars(name.data() + kPrefix.size(), name.data() + name.size(), layer);
+  if (problem != std::errc()) return std::nullopt;
+  for (size_t i = 0; i < kNumLinears; ++i) {
+    if (name == linear_path(layer, kLinearNames[i]) + std::string(kSuffix)) return std::pair(layer, i);
+  }
+  return std::nullopt;
+}
+
+GridSpec QuantizeSettings::grid_of(int64_t layer, size_t linear, int64_t width) const {
+  GridSpec spec = grid;
+  if (spec.group_size == 0) spec.group_size = width;
+  if (!eight_bits.empty() && eight_bits[static_cast<size_t>(layer) * kNumLinears + linear]) spec.bits = 8;
+  return spec;
+}
+
+bool WorstLinears::would_enter(double relative_error) const {
+  return errors_.size() < kKept || relative_error > errors_.back();
+}
+
+void WorstLinears::add(double relative_error) {
+  errors_.insert(std::ranges::upper_bound(errors_, relative_error, std::greater<>()), relative_error);
+  if (errors_.size() > kKept) errors_.pop_back();
 }
 
 QuantizedLayer quantize_layer(int64_t layer, DecoderLayer& weights, CorpusState& corpus, CorpusState& reference,
-                              const RotaryTable& rotary, const ModelConfig& config, const QuantizeSettings& settings,
-                              const QuantizedLayer* finished) {
+                              const LayerContext& context, const QuantizedLayer* finished) {
   const at::NoGradGuard no_grad;
-  return LayerPass(layer, weights, corpus, reference, rotary, config, settings, finished).run();
+  return LayerPass(layer, weights, corpus, reference, context, finished).run();
 }
 
 QuantizedLayer round_layer(int64_t layer, const DecoderLayer& weights, const QuantizeSettings& settings) {
@@ -322,16 +389,24 @@ QuantizedLayer round_layer(int64_t layer, const DecoderLayer& weights, const Qua
     const Stopwatch watch;
     const std::string path = linear_path(layer, name);
     const auto weight = weights.linear(name).weight.to(at::kCPU, at::kFloat);
+    const GridSpec grid = settings.grid_of(layer, linear_index(name), weight.size(1));
     require_finite(weight, path);
-    require_group_divides(settings.grid.group_size, weight.size(1), path);
-    QuantizedModule module{round_to_nearest(weight, settings.grid), {}};
-    const double error = ((weight - dequantize(module.weight)).norm() / weight.norm()).item<double>();
+    require_group_divides(grid.group_size, weight.size(1), path);
+    QuantizedModule module{round_to_nearest(weight, grid), {}};
+    const double norm = weight.norm().item<double>();
+    const double error = norm > 0 ? (weight - dequantize(module.weight)).norm().item<double>() / norm : 0.0;
     module.row = {.layer = layer,
                   .module = name,
+                  .bits = grid.bits,
+                  .group_size = grid.group_size,
                   .relative_error = error,
                   .rounding_error = error,
                   .rounded = true,
-                  .seconds = watch.seconds()};
+                  .seconds = watch.seconds(),
+                  .peak_rss_bytes = peak_rss_bytes()};
+    if (!settings.sensitivity.empty()) {
+      module.row.sensitivity = settings.sensitivity[static_cast<size_t>(layer) * kNumLinears + linear_index(name)];
+    }
     result.modules.push_back(std::move(module));
   }
   return result;

@@ -4,50 +4,40 @@
 #pragma once
 
 #include <cstdint>
-#include <nlohmann/json.hpp>
+#include <iterator>
+#include <map>
+#include <optional>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "potstill/nn/layer_stream.h"
 #include "potstill/quant/asymmetric.h"
 #include "potstill/quant/gptq.h"
+#include "potstill/quant/module_row.h"
 #include "potstill/quant/refine.h"
 
 namespace potstill {
 
+enum class QuantMethod { kRtn, kGptq, kAwq };
+
 struct QuantizeSettings {
-  bool gptq = true;  // false: round to nearest, no calibration
-  GridSpec grid;
+  QuantMethod method = QuantMethod::kGptq;
+  GridSpec grid;  // group_size 0: one scale a row
   QuantOrder order = QuantOrder::kStatic;
+  bool true_sequential = true;
   double damp = 0.01;
   RefineOptions refine{.rounds = 0};
   AsymmetricOptions asymmetric{.largest_strength = 0};
-  uint64_t activation_bytes = uint64_t{4} << 30;  // inputs kept for the second use; past that they are computed again
-};
+  double target_bpw = 0.0;          // 0 = every linear in grid.bits
+  uint64_t memory_bytes = 0;        // of the process; 0 = 1 GiB, or what a layer needs
+  std::vector<bool> eight_bits;     // [layers * 7] in kLinearNames' order, or empty: linears that get 8 bits
+  std::vector<double> sensitivity;  // [layers * 7] or empty: as measured for target_bpw
 
-// What happened to one linear: a line of layer_errors.jsonl.
-struct ModuleRow {
-  int64_t layer = 0;
-  std::string module;           // "q_proj"
-  double relative_error = 0.0;  // ‖(W−Q) X‖ / ‖W X‖ over the calibration tokens; of the weights themselves for rtn
-  double rounding_error = 0.0;  // the same for rounding to nearest, unclipped
-  double block_error = 0.0;  // ‖h − h̃‖ / ‖h̃‖ of the layer's output against the unquantized model's, on the first batch
-  double input_kurtosis = 0.0;              // excess kurtosis of the inputs' entries, on the first batch
-  double input_peak = 0.0;                  // largest |x| of a channel / the median channel's, there
-  std::vector<int64_t> peak_channels = {};  // the three largest channels
-  double strength = 0.0;                    // of asymmetric calibration, as the held-out tokens chose it
-  double held_out_gain = 0.0;               // AsymmetricTarget
-  double refine_gain = 0.0;                 // share of the damped loss that the refinement took away
-  double damp = 0.0;                        // as used
-  int64_t attempts = 0, dead_inputs = 0;
-  std::string trouble = "none";  // hessian_trouble_name
-  bool rounded = false;          // the last resort: rounded to nearest
-  double seconds = 0.0;          // shared evenly by linears that were quantized together
-  uint64_t peak_rss_bytes = 0;   // of the process so far
-
-  std::string path() const;  // "model.layers.0.self_attn.q_proj"
-  nlohmann::ordered_json to_json() const;
-  static ModuleRow from_json(const nlohmann::json& json);
+  bool needs_calibration() const { return method != QuantMethod::kRtn || target_bpw > 0; }
+  // Of a linear with `width` inputs; index in kLinearNames. grid.group_size 0 stands for a whole row.
+  GridSpec grid_of(int64_t layer, size_t linear, int64_t width) const;
 };
 
 struct QuantizedModule {
@@ -59,6 +49,28 @@ struct QuantizedModule {
 struct QuantizedLayer {
   int64_t layer = 0;
   std::vector<QuantizedModule> modules;
+  // Vectors that AWQ changed, fp32, by the name after "model.layers.N.": "input_layernorm.weight".
+  std::map<std::string, at::Tensor> changed = {};
+};
+
+// The linears with the largest errors so far, whose remedies are measured as they come.
+class WorstLinears {
+ public:
+  static constexpr size_t kKept = 3;
+  bool would_enter(double relative_error) const;
+  void add(double relative_error);
+
+ private:
+  std::vector<double> errors_;  // largest first
+};
+
+// What the layers before and after share.
+struct LayerContext {
+  const RotaryTable& rotary;
+  const ModelConfig& config;
+  const QuantizeSettings& settings;
+  uint64_t activation_bytes = 0;  // inputs kept for the second use; past that they are computed again
+  WorstLinears& worst;
 };
 
 // Quantizes `weights` and leaves the layer's output in corpus.hidden, both with the quantized values. `reference` holds
@@ -67,10 +79,14 @@ struct QuantizedLayer {
 // (the layer as an earlier run left it) nothing is quantized again: the same steps run on its codes, so that what
 // follows sees the same bits. Throws Error(kNumeric) for a weight that is not finite.
 QuantizedLayer quantize_layer(int64_t layer, DecoderLayer& weights, CorpusState& corpus, CorpusState& reference,
-                              const RotaryTable& rotary, const ModelConfig& config, const QuantizeSettings& settings,
-                              const QuantizedLayer* finished = nullptr);
+                              const LayerContext& context, const QuantizedLayer* finished = nullptr);
 
 // Rounds a layer to nearest: no corpus, no order.
 QuantizedLayer round_layer(int64_t layer, const DecoderLayer& weights, const QuantizeSettings& settings);
+
+inline constexpr size_t kNumLinears = std::size(kLinearNames);
+size_t linear_index(std::string_view name);  // in kLinearNames
+// Layer and index of "model.layers.3.self_attn.q_proj.weight"; nothing for a name that is no decoder linear's.
+std::optional<std::pair<int64_t, size_t>> linear_of_weight(std::string_view name);
 
 }  // namespace potstill

@@ -4,16 +4,24 @@
 
 #include <algorithm>
 
+#include "potstill/base/byte_size.h"
+#include "potstill/base/check.h"
 #include "potstill/base/error.h"
 #include "potstill/base/interrupt.h"
 #include "potstill/base/log.h"
+#include "potstill/quant/memory_plan.h"
+#include "potstill/quant/sensitivity.h"
 
 namespace potstill {
 namespace {
 
 constexpr double kMostRounded = 0.05;  // share of linears that may end on the last resort
 
+constexpr int64_t kSensitivityTokens = 2048;
+
+// 0 = one scale a row.
 int64_t resolve_group_size(const std::string& word, const ModelConfig& model) {
+  if (word == "channel") return 0;
   // the widest first: its complaint names the sizes that fit
   const int64_t widths[] = {model.hidden_size, model.q_size(), model.intermediate_size};
   if (word == "auto") {
@@ -50,7 +58,7 @@ class LastResorts {
   int64_t total_ = 0, rounded_ = 0;
 };
 
-void round_model(const ModelPackage& model, const QuantizeSettings& settings, const LayerKeeper& keeper) {
+void round_whole_model(const ModelPackage& model, const QuantizeSettings& settings, const LayerKeeper& keeper) {
   Progress progress("quantize", model.config.num_hidden_layers, "layers");
   for (int64_t layer = 0; layer < model.config.num_hidden_layers; ++layer) {
     throw_if_interrupted();
@@ -67,13 +75,20 @@ void round_model(const ModelPackage& model, const QuantizeSettings& settings, co
 QuantizeSettings resolve_settings(const QuantizeConfig& config, const ModelConfig& model) {
   check_config(config, "quantize");
   QuantizeSettings settings;
-  settings.gptq = config.method != "rtn";
+  if (config.bits != 4 && config.bits != 8) {
+    throw Error(ErrorKind::kUsage, "quantize", fmt::format("bits is {}", config.bits), "4 or 8");
+  }
+  settings.method = config.method == "rtn"   ? QuantMethod::kRtn
+                    : config.method == "awq" ? QuantMethod::kAwq
+                                             : QuantMethod::kGptq;
+  settings.grid.bits = config.bits;
+  settings.true_sequential = config.true_sequential;
   settings.grid.group_size = resolve_group_size(config.group_size, model);
   settings.grid.symmetric = config.symmetric;
   const bool best = config.quality == "best";
-  const std::string automatic = settings.gptq && config.quality != "fast" ? "hessian" : "none";
+  const std::string automatic = config.method != "rtn" && config.quality != "fast" ? "hessian" : "none";
   settings.grid.clip = parse_clip_rule(config.clip == "auto" ? automatic : config.clip);
-  if (!settings.gptq && settings.grid.clip == ClipRule::kHessian) {
+  if (settings.method == QuantMethod::kRtn && settings.grid.clip == ClipRule::kHessian) {
     throw Error(ErrorKind::kUsage, "quantize", "method 'rtn' sees no calibration text, which clip 'hessian' needs",
                 "clip none or mse, or method gptq");
   }
@@ -83,16 +98,55 @@ QuantizeSettings resolve_settings(const QuantizeConfig& config, const ModelConfi
   const double automatic_strength = best ? 0.5 : config.method == "gptaq" ? 0.25 : 0.0;
   settings.asymmetric.largest_strength = config.asymmetry >= 0 ? config.asymmetry : automatic_strength;
   settings.asymmetric.damp = config.asymmetry_damp;
-  settings.activation_bytes = static_cast<uint64_t>(config.memory_mb) * 1000000;
+  if (settings.method == QuantMethod::kAwq && !settings.true_sequential) {
+    throw Error(ErrorKind::kUsage, "quantize", "method 'awq' works in true sequential order alone",
+                "leave out --no-true-sequential, or take method gptq");
+  }
+  if (settings.method != QuantMethod::kGptq) {  // they have nothing to refine
+    settings.refine.rounds = 0;
+    settings.asymmetric.largest_strength = 0;
+  }
+  settings.target_bpw = config.target_bpw;
+  if (settings.target_bpw > 0) {
+    if (!settings.grid.symmetric || settings.grid.bits != 4) {
+      throw Error(ErrorKind::kUsage, "quantize", "target_bpw mixes symmetric 4-bit and 8-bit linears",
+                  "leave out --no-symmetric and --bits");
+    }
+    choose_eight_bits(model, settings.grid,
+                      std::vector<double>(static_cast<size_t>(model.num_hidden_layers) * kNumLinears, 0.0),
+                      settings.target_bpw);  // refuses what cannot be
+  }
+  settings.memory_bytes = config.memory == "auto" ? 0 : parse_byte_size(config.memory, "memory");
   return settings;
+}
+
+void plan_eight_bits(const ModelPackage& model, std::span<const std::vector<TokenId>> calibration,
+                     const LayerStreamOptions& stream, QuantizeSettings& settings) {
+  if (settings.target_bpw <= 0) return;
+  size_t count = 0;
+  for (int64_t tokens = 0; count < calibration.size() && tokens < kSensitivityTokens; ++count) {
+    tokens += static_cast<int64_t>(calibration[count].size());
+  }
+  settings.sensitivity = measure_sensitivity(model, calibration.first(count), settings.grid, stream);
+  settings.eight_bits = choose_eight_bits(model.config, settings.grid, settings.sensitivity, settings.target_bpw);
 }
 
 void quantize_model(const ModelPackage& model, std::span<const std::vector<TokenId>> calibration,
                     const QuantizeSettings& settings, const LayerStreamOptions& stream, const LayerKeeper& keeper) {
-  if (!settings.gptq) return round_model(model, settings, keeper);
+  POTSTILL_CHECK(settings.target_bpw <= 0 || !settings.eight_bits.empty());
+  if (settings.method == QuantMethod::kRtn) return round_whole_model(model, settings, keeper);
   const at::NoGradGuard no_grad;
   const int64_t layers = model.config.num_hidden_layers;
+  int64_t num_tokens = 0;
+  for (const auto& sequence : calibration) num_tokens += static_cast<int64_t>(sequence.size());
+  const MemoryPlan plan =
+      plan_memory(model.config, settings, num_tokens, stream.tokens_per_batch, settings.memory_bytes);
+  if (settings.memory_bytes > 0 && plan.needed() > settings.memory_bytes) {
+    log_warning("quantizing takes about {} where {} are allowed; fewer or shorter sequences take less",
+                format_bytes(plan.needed()), format_bytes(settings.memory_bytes));
+  }
   LastResorts last_resorts;
+  WorstLinears worst;
   Progress progress("quantize", layers, "layers");
   CorpusState corpus = embed_corpus(model, calibration, stream);
   // What the unquantized model makes of the same tokens: all of them for asymmetric calibration, else a batch to
@@ -104,8 +158,13 @@ void quantize_model(const ModelPackage& model, std::span<const std::vector<Token
              [&](int64_t layer, DecoderLayer& weights, CorpusState& state, const RotaryTable& rotary) {
                throw_if_interrupted();
                const auto finished = keeper.load(layer);
-               const auto result = quantize_layer(layer, weights, state, reference, rotary, model.config, settings,
-                                                  finished ? &*finished : nullptr);
+               const LayerContext context{.rotary = rotary,
+                                          .config = model.config,
+                                          .settings = settings,
+                                          .activation_bytes = plan.activations,
+                                          .worst = worst};
+               const auto result =
+                   quantize_layer(layer, weights, state, reference, context, finished ? &*finished : nullptr);
                if (!finished) keeper.save(result);
                last_resorts.add(result);
                progress.advance(1, fmt::format("down_proj error {:.3f}", result.modules.back().row.relative_error));

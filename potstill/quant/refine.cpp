@@ -42,7 +42,8 @@ int64_t descend(const at::Tensor& target, QuantizedWeight& weight, const at::Ten
                                .columns = I,
                                .codes = codes.mutable_data_ptr<int8_t>(),
                                .group_of = group_of.data(),
-                               .scales = scales.mutable_data_ptr<float>()};
+                               .scales = scales.mutable_data_ptr<float>(),
+                               .range = {weight.bits == 8 ? -128.0f : -8.0f, weight.bits == 8 ? 127.0f : 7.0f}};
   std::atomic<int64_t> moved{0};
   quant::for_each_chunk(padded / kLanes, [&](int64_t i) {
     moved += quant::descend_codes(work, hessian.const_data_ptr<float>(),
@@ -102,7 +103,7 @@ RefineResult refine(const at::Tensor& target, const QuantizedWeight& weight, con
   POTSTILL_CHECK(damped_hessian.size(0) == target.size(1) && damped_hessian.size(1) == target.size(1));
   const auto wanted = target.to(at::kFloat).contiguous();
   const auto hessian = damped_hessian.to(at::kCPU, at::kFloat).contiguous();
-  RefineResult result{{weight.codes.clone(), weight.scales.clone(), weight.zeros, weight.symmetric}};
+  RefineResult result{{weight.codes.clone(), weight.scales.clone(), weight.zeros, weight.symmetric, weight.bits}};
   const auto before = row_losses(wanted, weight, hessian);
   result.loss_before = before.sum().item<double>();
   for (int64_t round = 0; round < options.rounds; ++round) {

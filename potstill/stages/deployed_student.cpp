@@ -35,9 +35,9 @@ Agreement measure_quantized(const LoraAdapter& adapter, const std::filesystem::p
   merge_adapter(setup.package, folder / "adapter", {}, folder / "merged");
 
   const ModelPackage merged = open_model(folder / "merged");
-  const QuantizeSettings settings = resolve_settings(config, merged.config);
+  QuantizeSettings settings = resolve_settings(config, merged.config);
   std::vector<std::vector<TokenId>> calibration;
-  if (settings.gptq) {
+  if (settings.needs_calibration()) {
     calibration = load_calibration(pairs, merged, std::min(config.sequences, kSequences),
                                    std::min(config.sequence_length, kSequenceLength), seed)
                       .sequences;
@@ -46,6 +46,7 @@ Agreement measure_quantized(const LoraAdapter& adapter, const std::filesystem::p
   LayerStreamOptions stream;
   stream.device = setup.student.device();
   stream.dtype = setup.student.dtype();
+  plan_eight_bits(merged, calibration, stream, settings);
   quantize_model(merged, calibration, settings, stream, keep_layers_in_memory(layers));
   write_packed_model(merged, settings, keep_layers_in_memory(layers), folder / "packed");
 

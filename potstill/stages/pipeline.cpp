@@ -160,7 +160,9 @@ void Pipeline::merge() {
 void Pipeline::quantize_into(std::string_view stage, const fs::path& model, const std::string& method) {
   QuantizeConfig config = recipe_.quantize;
   config.method = method;
-  const QuantizeInputs inputs{.model = model, .calibration = method == "rtn" ? fs::path() : pairs()};
+  const auto source = [&](const std::string& name) { return name == "synth" ? pairs() : recipe_.resolve(name); };
+  const std::string& text = config.calibration.empty() ? std::string("synth") : config.calibration;
+  const QuantizeInputs inputs{.model = model, .calibration = parse_calibration(text, source)};
   run_stage(folder(stage), quantize_key(inputs, config, seed()), if_exists_,
             [&](ArtifactWriter& out) { run_quantize_stage(inputs, config, out); });
 }

@@ -8,25 +8,14 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 
+#include "tests/quant/lcg.h"
+
 #include "potstill/base/dtype.h"
 #include "potstill/base/error.h"
 #include "potstill/quant/column_kernels.h"
 
 namespace potstill {
 namespace {
-
-// The generator of tests/golden/quant/gptq.py.
-class Lcg {
- public:
-  explicit Lcg(uint64_t seed) : state_(seed) {}
-  double uniform() {
-    state_ = state_ * 6364136223846793005u + 1442695040888963407u;
-    return static_cast<double>(state_ >> 40) / 8388608.0 - 1.0;
-  }
-
- private:
-  uint64_t state_;
-};
 
 struct Layer {
   at::Tensor weight;   // [O, I]
@@ -247,11 +236,27 @@ TEST(Hessian, DeadInputsKeepTheirRoundedWeightsAndHarmNobody) {
   layer.hessian.slice(1, 10, 14).zero_();
   const auto factor = factorize_hessian(layer.hessian, QuantOrder::kNone, 64, 0.01);
   EXPECT_EQ(factor.dead_columns, 4);
-  EXPECT_EQ(factor.trouble, HessianTrouble::kNone);
+  EXPECT_EQ(factor.trouble, HessianTrouble::kDeadInputs);
   const auto result = gptq_quantize(layer.weight, factor, grid(64, ClipRule::kNone), QuantOrder::kNone).weight;
   const auto rounded = round_to_nearest(layer.weight, grid(64, ClipRule::kNone));
   EXPECT_TRUE(at::equal(result.codes.slice(1, 10, 14), rounded.codes.slice(1, 10, 14)));
   EXPECT_LT(output_error(layer, dequantize(result)), output_error(layer, dequantize(rounded)));
+}
+
+TEST(Hessian, TellsFewRowsFromInputsThatOthersDetermine) {
+  const Layer thin = draw_layer(14, 8, 96, 40);  // 40 tokens cannot span 96 inputs
+  const auto few = factorize_hessian(thin.hessian, QuantOrder::kStatic, 32, 0.01, 40);
+  EXPECT_EQ(few.trouble, HessianTrouble::kFewRows);
+  EXPECT_EQ(few.attempts, 1);
+  Layer copied = draw_layer(15, 8, 96, 600);
+  copied.inputs.select(1, 7).copy_(copied.inputs.select(1, 3) * 2);
+  const auto x = copied.inputs.to(at::kDouble);
+  const auto bound = factorize_hessian(at::mm(x.t(), x) / 600, QuantOrder::kStatic, 32, 0.01, 600);
+  EXPECT_EQ(bound.trouble, HessianTrouble::kRankDeficient);
+  EXPECT_GT(bound.dependent, 0);
+  EXPECT_TRUE(bound.upper.defined());
+  const Layer sound = draw_layer(16, 8, 96, 600);
+  EXPECT_EQ(factorize_hessian(sound.hessian, QuantOrder::kStatic, 32, 0.01, 600).trouble, HessianTrouble::kNone);
 }
 
 TEST(Hessian, RaisesTheDampingUntilItFactors) {

@@ -9,7 +9,6 @@
 
 #include "potstill/quant/asymmetric.h"
 #include "potstill/quant/gptq.h"
-#include "potstill/quant/input_statistics.h"
 
 namespace potstill {
 namespace {
@@ -156,23 +155,6 @@ TEST(Asymmetric, NonFiniteDriftGivesTheWeightBack) {
   statistics.add(x * std::numeric_limits<float>::infinity(), x, false);
   const auto weight = drawn({kRows, kColumns}, 1);
   EXPECT_TRUE(at::equal(fit_asymmetric_target(weight, statistics, {}).weight, weight));
-}
-
-TEST(InputStatistics, AreWhatTheirDefinitionsSay) {
-  auto x = drawn({20000, 8}, 1);
-  EXPECT_NEAR(measure_inputs(x).excess_kurtosis, 0.0, 0.1);  // standard error √(24 / n) = 0.012
-  EXPECT_EQ(measure_inputs(x).channels_above_6_sigma, 0);
-  x[5][3] = 900.0;
-  x[7][1] = -50.0;
-  const auto peaked = measure_inputs(x);
-  EXPECT_GT(peaked.excess_kurtosis, 1e4);
-  EXPECT_EQ(peaked.largest_channels[0], 3);
-  EXPECT_EQ(peaked.largest_channels[1], 1);
-  EXPECT_EQ(peaked.channels_above_6_sigma, 2);
-  const auto flat = measure_inputs(at::ones({4, 4}));
-  EXPECT_EQ(flat.excess_kurtosis, 0.0);
-  EXPECT_EQ(flat.peak_to_median, 1.0);
-  EXPECT_EQ(flat.token_max_to_median, 1.0);
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 
     errors_test.py POTSTILL POTSTILL_EDGE MODEL.gguf
 """
+import json
 import os
 import pathlib
 import re
@@ -68,6 +69,31 @@ def cases(potstill, edge, model, work):
     yield Case("unknown stage", [potstill, "run", recipe(work, "stage.yaml", base), "--until", "trian"], 2, r"did you mean 'train'\?")
     yield Case("group refused by quantize", [potstill, "quantize", "--model", model, "--method", "rtn", "--group-size", "128", "--out", out], 2,
                r"128.*576(.|\n)*64")
+    # Quantization, on a tiny model: 3 layers of width 64 or so.
+    tiny = ROOT / "tests/golden/edge/tiny_llama.gguf"
+    packed, plain = work / "packed", work / "plain"
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "check": True}
+    subprocess.run([potstill, "quantize", "--model", tiny, "--method", "rtn", "--group-size", "32", "--out", packed], **quiet)
+    subprocess.run([potstill, "export", "--model", tiny, "--format", "safetensors", "--out", plain], **quiet)
+    quantize = [potstill, "quantize", "--out", out, "--group-size", "32"]
+    yield Case("a quantized source", [*quantize, "--model", packed, "--method", "rtn"], 2, r"quantized already(.|\n)*--dequantize")
+    yield Case("no calibration text", [*quantize, "--model", tiny], 2, r"needs calibration text(.|\n)*--method rtn")
+    yield Case("an empty mixture", [*quantize, "--model", tiny, "--calibration", "LICENSE:0,b.txt:1"], 2, r"'0' is no share of 'LICENSE'")
+    yield Case("an absent text", [*quantize, "--model", tiny, "--calibration", work / "absent.txt"], 4, r"absent\.txt' does not exist")
+    yield Case("too few bits", [*quantize, "--model", tiny, "--calibration", ROOT / "LICENSE", "--target-bpw", "4.2"], 2,
+               r"4 bits in groups of 32 take 4\.500")
+    yield Case("no such size", [*quantize, "--model", tiny, "--calibration", ROOT / "LICENSE", "--memory", "4 pages"], 2, r"'4 pages' is no size")
+    yield Case("a consumer's kernels", [potstill, "quantize", "--model", tiny, "--method", "rtn", "--group-size", "channel", "--for", "vllm,ollama",
+                                       "--out", out], 2, r"no consumer 'ollama'")
+    yield Case("GPTQ layout for llama.cpp", [potstill, "export", "--model", packed, "--format", "gptq", "--for", "llama.cpp", "--out", out], 2,
+               r"llama\.cpp loads GGUF alone(.|\n)*--format gguf")
+    stored = bytearray((plain / "model.safetensors").read_bytes())
+    header_size = int.from_bytes(stored[:8], "little")
+    entry = json.loads(stored[8:8 + header_size])["model.layers.1.mlp.up_proj.weight"]
+    at = 8 + header_size + entry["data_offsets"][0] + 40
+    stored[at:at + 4] = b"\x00\x00\xc0\x7f"
+    (plain / "model.safetensors").write_bytes(stored)
+    yield Case("NaN in a weight", [*quantize, "--model", plain, "--method", "rtn"], 6, r"layers\.1\.mlp\.up_proj\.weight: holds 1 values that are NaN")
     yield Case("truncated GGUF", [potstill, "perplexity", "--model", truncated, "--text", ROOT / "README.md"], 3, r"truncated\.gguf")
     yield Case("oversized count in a GGUF", [potstill, "inspect", header], 3, r"header\.gguf")
     yield Case("no GGUF at all", [potstill, "inspect", garbage], 3, r"garbage\.gguf")

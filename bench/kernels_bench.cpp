@@ -1,5 +1,5 @@
-// The products, one thread: bytes of weights a second for matvec (small: from the L2; large: from memory), multiplications
-// a second for matmul. POTSTILL_ISA chooses the instruction set.
+// The products, one thread: bytes of weights a second for matvec (small: from the L2; large: from memory),
+// multiplications a second for matmul. POTSTILL_ISA chooses the instruction set.
 #include <benchmark/benchmark.h>
 
 #include <cstdlib>
@@ -14,23 +14,39 @@ namespace {
 
 constexpr DType kDTypes[] = {DType::kQ4_0, DType::kQ4_1, DType::kQ8_0};
 
+// Activations of some tokens, with their parts.
+struct Planes {
+  std::vector<float> x, scales, sums;
+  std::vector<int8_t> high, low;
+  std::vector<int32_t> offsets;
+  Activations view;
+
+  Planes(const KernelTable& table, int64_t cols, int64_t num_tokens, bool exact)
+      : x(normals(static_cast<size_t>(cols * num_tokens), 2)),
+        scales(x.size() / kBlock),
+        sums(scales.size()),
+        high(x.size()),
+        low(x.size()),
+        offsets(scales.size()) {
+    int8_t* low_codes = exact ? low.data() : nullptr;
+    table.quantize_row(x.data(), cols * num_tokens, high.data(), low_codes, scales.data(), sums.data(), offsets.data());
+    view = {num_tokens, cols, x.data(), high.data(), low_codes, scales.data(), sums.data(), offsets.data()};
+  }
+};
+
 void matvec(benchmark::State& state) {
   const KernelTable& table = kernels();
   const DType dtype = kDTypes[state.range(0)];
-  const auto width = state.range(1) == 0 ? CodeWidth::kExact : CodeWidth::kFast;
+  const bool exact = state.range(1) == 0;
   const int64_t rows = state.range(2), cols = state.range(3), num_tokens = state.range(4);
   const auto weight = random_weight(dtype, rows, cols, 1);
-  const auto x = normals(static_cast<size_t>(cols), 2);
-  std::vector<ActivationUnit> units(static_cast<size_t>(num_activation_units(cols)));
-  table.quantize_units(x.data(), cols, width, units.data());
-  const std::vector<TokenActivations> tokens(static_cast<size_t>(num_tokens), {x.data(), units.data()});
+  const Planes x(table, cols, num_tokens, exact);
   std::vector<float> y(static_cast<size_t>(rows * num_tokens));
   for (auto _ : state) {
-    table.matvec(weight.view, 0, rows, tokens.data(), num_tokens, width, false, y.data(), rows);
+    table.matvec(weight.view, 0, rows, x.view, 0, num_tokens, false, y.data(), rows);
     benchmark::DoNotOptimize(y.data());
   }
-  state.SetLabel(std::string(table.name) + " " + std::string(dtype_name(dtype)) +
-                 (width == CodeWidth::kExact ? " exact" : " fast"));
+  state.SetLabel(std::string(table.name) + " " + std::string(dtype_name(dtype)) + (exact ? " exact" : " fast"));
   state.SetBytesProcessed(state.iterations() * static_cast<int64_t>(weight.bytes.size()));
 }
 BENCHMARK(matvec)
@@ -44,25 +60,18 @@ void matmul(benchmark::State& state) {
   const bool exact = state.range(1) == 0;
   const int64_t rows = 576, cols = state.range(2), num_tokens = state.range(3);
   const auto weight = random_weight(dtype, rows, cols, 1);
-  const auto x = normals(static_cast<size_t>(cols * num_tokens), 2);
-  std::vector<int8_t> high(x.size()), low(x.size());
-  std::vector<float> scales(x.size() / kBlock), sums(scales.size()), y(static_cast<size_t>(rows * num_tokens));
-  table.quantize_row(x.data(), cols * num_tokens, high.data(), exact ? low.data() : nullptr, scales.data(),
-                     sums.data());
-  const Activations view{num_tokens, cols, x.data(), high.data(), exact ? low.data() : nullptr, scales.data(),
-                         sums.data()};
+  const Planes x(table, cols, num_tokens, exact);
+  std::vector<float> y(static_cast<size_t>(rows * num_tokens));
   auto* scratch = static_cast<std::byte*>(std::aligned_alloc(64, (matmul_scratch_bytes() + 63) / 64 * 64));
   for (auto _ : state) {
-    table.matmul(weight.view, 0, rows, view, 0, num_tokens, false, y.data(), rows, scratch);
+    table.matmul(weight.view, 0, rows, x.view, 0, num_tokens, false, y.data(), rows, scratch);
     benchmark::DoNotOptimize(y.data());
   }
   std::free(scratch);
   state.SetLabel(std::string(table.name) + " " + std::string(dtype_name(dtype)) + (exact ? " exact" : " fast"));
   state.SetItemsProcessed(state.iterations() * rows * cols * num_tokens);
 }
-BENCHMARK(matmul)
-    ->ArgNames({"type", "fast", "cols", "tokens"})
-    ->ArgsProduct({{0, 2}, {0, 1}, {576, 1536}, {32, 256}});
+BENCHMARK(matmul)->ArgNames({"type", "fast", "cols", "tokens"})->ArgsProduct({{0, 2}, {0, 1}, {576, 1536}, {32, 256}});
 
 }  // namespace
 }  // namespace potstill::kernels

@@ -3,7 +3,9 @@
 #include <malloc.h>
 #include <sched.h>
 
+#include <algorithm>
 #include <climits>
+#include <cmath>
 #include <fstream>
 #include <sstream>
 #include <string>
@@ -49,10 +51,20 @@ uint64_t free_disk_bytes(const std::filesystem::path& path) {
   return error ? 0 : space.available;
 }
 
+// Processors' worth of time that a container's quota allows (cgroup v2: "max 100000" or "150000 100000"), or a large
+// number.
+int cpu_quota(const std::filesystem::path& cpu_max) {
+  std::ifstream stream(cpu_max);
+  double quota = 0, period = 0;
+  if (!(stream >> quota >> period) || quota <= 0 || period <= 0) return INT_MAX;
+  return std::max(1, static_cast<int>(std::ceil(quota / period)));
+}
+
 int num_cpus() {
   cpu_set_t set;
   CPU_ZERO(&set);
-  return ::sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : 1;
+  const int count = ::sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : 1;
+  return std::min(count, cpu_quota("/sys/fs/cgroup/cpu.max"));  // inside a container that is its own
 }
 
 std::string cpu_name() {

@@ -128,8 +128,11 @@ potstill_edge_model* potstill_edge_load(const char* path, const potstill_edge_op
     potstill::set_verbosity(potstill::Verbosity::kQuiet);
     const auto mode =
         options.eight_bit != 0 ? potstill::edge::ActivationMode::kFast : potstill::edge::ActivationMode::kExact;
+    const auto cache =
+        options.eight_bit_cache != 0 ? potstill::kernels::KvType::kByte : potstill::kernels::KvType::kHalf;
     model = new potstill_edge_model{potstill::edge::EdgeModel(
-        required(path, "path"), {.threads = options.threads, .context = options.context, .activations = mode})};
+        required(path, "path"),
+        {.threads = options.threads, .context = options.context, .activations = mode, .kv_cache = cache})};
   });
   return model;
 }

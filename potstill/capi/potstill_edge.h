@@ -40,9 +40,10 @@ typedef enum potstill_edge_status {
  * functions below, which fill it in. */
 typedef struct potstill_edge_options {
   size_t size;
-  int32_t threads;   /* 0: one a processor */
-  int32_t eight_bit; /* 1: activations in 8 bits instead of 16; faster in prompts, a little less exact */
-  int64_t context;   /* positions for prompt and answer; 0: the model's own maximum */
+  int32_t threads;         /* 0: one a processor */
+  int32_t eight_bit;       /* 1: activations in 8 bits instead of 16; faster in prompts, a little less exact */
+  int64_t context;         /* positions for prompt and answer; 0: the model's own maximum */
+  int64_t eight_bit_cache; /* 1: keys and values in 8 bits instead of 16: half their memory */
 } potstill_edge_options;
 
 typedef struct potstill_edge_sampling {

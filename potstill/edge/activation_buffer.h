@@ -1,10 +1,8 @@
-// ActivationBuffer: the rows of a step in the form that products read them: rows that decode as units for matvec, the
-// others as planes for matmul.
+// ActivationBuffer: the rows of a step in the form that products read them.
 #pragma once
 
 #include <cstdint>
 #include <memory>
-#include <vector>
 
 #include "potstill/kernels/kernels.h"
 
@@ -29,25 +27,21 @@ class AlignedBytes {
 
 class ActivationBuffer {
  public:
-  // x [num_rows, cols]; the first num_decoding rows decode. Nothing is computed yet.
-  void reset(const float* x, int64_t cols, int64_t num_rows, int64_t num_decoding, kernels::CodeWidth width);
-  // Columns [begin, end) of a row, out of x; begin and end are multiples of 64 or the row's end. May run beside others.
+  // x [num_rows, cols]. Nothing is computed yet.
+  void reset(const float* x, int64_t cols, int64_t num_rows, kernels::CodeWidth width);
+  // Columns [begin, end) of a row, out of x; begin and end are multiples of 32 or the row's end. May run beside others.
   void quantize(const kernels::KernelTable& table, int64_t row, int64_t begin, int64_t end);
   void quantize_row(const kernels::KernelTable& table, int64_t row) { quantize(table, row, 0, planes_.cols); }
 
   const kernels::Activations& planes() const { return planes_; }
-  const kernels::TokenActivations* decoding() const { return decoding_.data(); }
 
  private:
   kernels::Activations planes_;
-  int64_t num_decoding_ = 0;
-  kernels::CodeWidth width_ = kernels::CodeWidth::kExact;
-  std::vector<kernels::TokenActivations> decoding_;
-  AlignedBytes high_bytes_, low_bytes_, scale_bytes_, sum_bytes_, unit_bytes_;
+  AlignedBytes high_bytes_, low_bytes_, scale_bytes_, sum_bytes_, offset_bytes_;
   // planes_ without const
   int8_t *high_ = nullptr, *low_ = nullptr;
   float *scales_ = nullptr, *block_sums_ = nullptr;
-  kernels::ActivationUnit* units_ = nullptr;
+  int32_t* offsets_ = nullptr;
 };
 
 }  // namespace potstill::edge

@@ -59,9 +59,12 @@ EdgeModel::EdgeModel(const std::filesystem::path& path, const EdgeOptions& optio
       name_(model_name(package_)),
       pool_(thread_count(options.threads)),
       forward_(weights_, pool_, options.activations),
-      cache_(weights_.config, context_length(options.context, weights_.config)),
+      cache_(weights_.config, context_length(options.context, weights_.config), options.kv_cache),
       stop_ids_(stop_token_ids(package_)) {
-  if (options.huge_pages) move_to_huge_pages(weights_, pool_);
+  if (options.huge_pages == HugePages::kYes ||
+      (options.huge_pages == HugePages::kWhereTheyPay && huge_pages_pay(weights_.bytes_per_token()))) {
+    move_to_huge_pages(weights_, pool_);
+  }
   if (package_.tokenizer->size() > weights_.config.vocab_size) {
     throw Error(ErrorKind::kFormat, path.string(),
                 fmt::format("has {} tokens but {} embeddings", package_.tokenizer->size(), weights_.config.vocab_size),

@@ -17,11 +17,14 @@
 
 namespace potstill::edge {
 
+enum class HugePages { kNo, kYes, kWhereTheyPay };  // see huge_pages.h
+
 struct EdgeOptions {
   int threads = 0;      // 0 = one a CPU
   int64_t context = 0;  // positions; 0 = the model's own maximum
   ActivationMode activations = ActivationMode::kExact;
-  bool huge_pages = false;  // see huge_pages.h
+  HugePages huge_pages = HugePages::kNo;
+  kernels::KvType kv_cache = kernels::KvType::kHalf;
 };
 
 uint64_t model_bytes(const std::filesystem::path& path);  // of a file, or of the weights in a folder

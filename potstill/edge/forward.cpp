@@ -138,19 +138,19 @@ void Forward::run_layer(const LayerWeights& layer, int64_t index) {
   const ModelConfig& config = weights_.config;
   const int64_t T = num_rows_, D = config.hidden_size;
 
-  inputs_.reset(normed_.data(), D, T, num_decoding_, width_);
+  inputs_.reset(normed_.data(), D, T, width_);
   norm_rows(hidden_.data(), layer.attention_norm, inputs_);
   const std::array<Product, 3> qkv{
       {{&layer.q_proj, q_.data()}, {&layer.k_proj, k_.data()}, {&layer.v_proj, v_.data()}}};
   multiply(inputs_, qkv, /*add=*/false, ahead_of(layer.o_proj));
   turn_and_store(layer, index);
   attend(index, ahead_of(layer.o_proj));
-  inputs_.reset(attended_.data(), config.q_size(), T, num_decoding_, width_);
+  inputs_.reset(attended_.data(), config.q_size(), T, width_);
   quantize_rows(inputs_);
   const std::array<Product, 1> out{{{&layer.o_proj, hidden_.data()}}};
   multiply(inputs_, out, /*add=*/true, ahead_of(layer.gate_proj));
 
-  inputs_.reset(normed_.data(), D, T, num_decoding_, width_);
+  inputs_.reset(normed_.data(), D, T, width_);
   norm_rows(hidden_.data(), layer.mlp_norm, inputs_);
   const bool last = static_cast<size_t>(index) + 1 == weights_.layers.size();
   mlp(layer, last ? Ahead{weights_.head.data, static_cast<size_t>(weights_.head.rows) * weights_.head.row_bytes}
@@ -161,9 +161,9 @@ void Forward::run_layer(const LayerWeights& layer, int64_t index) {
 // end, while they are in its cache: two products, their gating, its 8 or 16 bits.
 void Forward::mlp(const LayerWeights& layer, Ahead ahead) {
   const int64_t T = num_rows_, F = weights_.config.intermediate_size;
-  constexpr int64_t kUnit = 2 * kernels::kTileRows;  // of ActivationBuffer::quantize
-  static_assert(kUnit % kernels::kUnitCols == 0);
-  gated_.reset(gate_.data(), F, T, num_decoding_, width_);
+  constexpr int64_t kUnit = 2 * kernels::kTileRows;
+  static_assert(kUnit % kernels::kBlock == 0);
+  gated_.reset(gate_.data(), F, T, width_);
   const Product gate{&layer.gate_proj, gate_.data()}, up{&layer.up_proj, up_.data()};
   const int64_t num_units = ceil_div(F, kUnit);
   pool_.parallel_for(
@@ -204,8 +204,8 @@ void Forward::turn_and_store(const LayerWeights& layer, int64_t index) {
         float* k = k_.data() + (t * Hk + h) * Dh;
         if (!layer.k_norm.empty()) kernels_.rms_norm(k, layer.k_norm.data(), Dh, eps, k);
         kernels::rope(weights_.rope_order, cosines, sines, k);
-        kernels_.store_key(k, Dh, cache.stride(), position, cache.keys(index, h));
-        kernels_.store_value(v_.data() + (t * Hk + h) * Dh, Dh, cache.stride(), position, cache.values(index, h));
+        kernels_.store_key(cache.layout(), k, position, cache.keys(index, h));
+        kernels_.store_value(cache.layout(), v_.data() + (t * Hk + h) * Dh, position, cache.values(index, h));
       }
     }
   });
@@ -217,12 +217,14 @@ void Forward::turn_and_store(const LayerWeights& layer, int64_t index) {
 void Forward::attend(int64_t layer, Ahead ahead) {
   const ModelConfig& config = weights_.config;
   const int64_t Dh = config.head_dim, H = config.num_attention_heads, Hk = config.num_key_value_heads, group = H / Hk;
-  constexpr int64_t kTokens = 8;
+  // A piece of a long prompt has many tokens, which share the unpacking of keys and values; of a short one few, for the
+  // threads to share.
+  const int64_t tokens_a_piece = num_rows_ < 128 ? 8 : std::max<int64_t>(8, 32 / group);
   const int64_t heads_a_piece = num_rows_ == 1 && Hk % pool_.size() != 0 ? 1 : group;
   const int64_t head_pieces = H / heads_a_piece;
   attention_pieces_.clear();
   for (const Stretch& stretch : stretches_) {
-    for (int64_t t = 0; t < stretch.num_tokens; t += kTokens) attention_pieces_.push_back({&stretch, t});
+    for (int64_t t = 0; t < stretch.num_tokens; t += tokens_a_piece) attention_pieces_.push_back({&stretch, t});
   }
   const auto num_pieces = head_pieces * static_cast<int64_t>(attention_pieces_.size());
   pool_.parallel_for(
@@ -235,7 +237,7 @@ void Forward::attend(int64_t layer, Ahead ahead) {
           const int64_t first_head = piece % head_pieces * heads_a_piece;
           const auto [stretch, first_token] = attention_pieces_[static_cast<size_t>(piece / head_pieces)];
           queries.clear(), outputs.clear(), begins.clear(), ends.clear();
-          for (int64_t t = first_token; t < std::min(stretch->num_tokens, first_token + kTokens); ++t) {
+          for (int64_t t = first_token; t < std::min(stretch->num_tokens, first_token + tokens_a_piece); ++t) {
             const int64_t end = stretch->position + t + 1, row = stretch->first_row + t;
             for (int64_t h = first_head; h < first_head + heads_a_piece; ++h) {
               queries.push_back(q_.data() + (row * H + h) * Dh);
@@ -246,8 +248,7 @@ void Forward::attend(int64_t layer, Ahead ahead) {
           }
           KvCache& cache = *stretch->cache;
           const int64_t kv_head = first_head / group;
-          const kernels::AttentionTask task{.head_dim = Dh,
-                                            .stride = cache.stride(),
+          const kernels::AttentionTask task{.layout = cache.layout(),
                                             .scale = 1.0f / std::sqrt(static_cast<float>(Dh)),
                                             .keys = cache.keys(layer, kv_head),
                                             .values = cache.values(layer, kv_head),
@@ -257,8 +258,8 @@ void Forward::attend(int64_t layer, Ahead ahead) {
                                             .begin = begins.data(),
                                             .end = ends.data()};
           auto& scratch = scratch_[static_cast<size_t>(thread)];
-          kernels_.attention(
-              task, scratch.reserve_for<float>(static_cast<size_t>(kernels::attention_scratch_floats(ends.back()))));
+          kernels_.attention(task, scratch.reserve_for<float>(static_cast<size_t>(
+                                       kernels::attention_scratch_floats(task.layout, task.num_queries))));
         }
       },
       ahead);
@@ -311,7 +312,7 @@ void Forward::multiply_rows(const ActivationBuffer& activations, const Product& 
   const kernels::MatrixView& weight = product.linear->weight;
   float* y = product.y + row;
   if (num_decoding_ > 0) {
-    kernels_.matvec(weight, row, row_end, activations.decoding(), num_decoding_, width_, add, y, weight.rows);
+    kernels_.matvec(weight, row, row_end, activations.planes(), 0, num_decoding_, add, y, weight.rows);
   }
   if (num_decoding_ < num_rows_) {
     std::byte* scratch = scratch_[static_cast<size_t>(thread)].reserve(kernels::matmul_scratch_bytes());
@@ -331,7 +332,7 @@ std::span<const float> Forward::head_logits(int64_t T, bool decoding) {
   num_decoding_ = decoding ? T : 0;
   const auto count = static_cast<size_t>(T * weights_.config.vocab_size);
   logits_.resize(std::max(logits_.size(), count));
-  inputs_.reset(normed_.data(), weights_.config.hidden_size, T, num_decoding_, width_);
+  inputs_.reset(normed_.data(), weights_.config.hidden_size, T, width_);
   quantize_rows(inputs_);
   const Linear head{weights_.head, {}};
   const std::array<Product, 1> products{{{&head, logits_.data()}}};

@@ -5,11 +5,14 @@
 
 #include <algorithm>
 #include <cstring>
+#include <fstream>
+#include <string>
 #include <vector>
 
 #include "potstill/base/checked_math.h"
 #include "potstill/base/error.h"
 #include "potstill/base/log.h"
+#include "potstill/base/machine.h"
 
 namespace potstill::edge {
 namespace {
@@ -42,6 +45,13 @@ void release(const std::byte* data, size_t bytes) {
 }  // namespace
 
 void WeightArena::operator()(std::byte* memory) const { ::munmap(memory, bytes); }
+
+bool huge_pages_pay(uint64_t weight_bytes) {
+  if (weight_bytes < uint64_t{1} << 30 || available_memory_bytes() < weight_bytes + weight_bytes / 4) return false;
+  std::ifstream stream("/sys/kernel/mm/transparent_hugepage/enabled");
+  std::string choice;
+  return std::getline(stream, choice) && choice.find("[never]") == std::string::npos;
+}
 
 void move_to_huge_pages(EdgeWeights& weights, ThreadPool& pool) {
   if (!weights.copies.empty()) return;  // a folder's 4-bit weights are copies already

@@ -3,10 +3,16 @@
 // own.
 #pragma once
 
+#include <cstdint>
+
 #include "potstill/edge/edge_weights.h"
 #include "potstill/edge/thread_pool.h"
 
 namespace potstill::edge {
+
+// Whether a long-lived process gains by it: weights of a gigabyte or more, memory for them beside the file's own pages,
+// and a system that gives huge pages to those who ask.
+bool huge_pages_pay(uint64_t weight_bytes);
 
 // Copies every matrix and lets go of the file's pages as it goes, so that memory stays at one copy. Where the system
 // has no huge pages to give the copy lies in small ones: slower, never wrong. Throws Error(kMemory).

@@ -24,11 +24,13 @@ Scheduler::Scheduler(EdgeModel& model, const SchedulerOptions& options)
   if (options.slots < 1 || options.slots > 256) {
     throw Error(ErrorKind::kUsage, "--parallel", fmt::format("is {} but must be in [1, 256]", options.slots));
   }
-  for (int i = 0; i < options.slots; ++i) {
-    slots_.push_back(std::make_unique<Slot>(model.config(), model.cache().capacity()));
-  }
+  for (int i = 0; i < options.slots; ++i) add_slot();
   stats_.slots = options.slots;
   thread_ = std::thread([this] { loop(); });
+}
+
+void Scheduler::add_slot() {
+  slots_.push_back(std::make_unique<Slot>(model_.config(), model_.cache().capacity(), model_.cache().layout().type));
 }
 
 Scheduler::~Scheduler() {
@@ -70,20 +72,26 @@ std::optional<std::vector<TextEngine::RequestId>> Scheduler::submit(std::vector<
   std::vector<RequestId> ids;
   {
     const std::lock_guard lock(mutex_);
-    if (closing_ || static_cast<int64_t>(queue_.size() + sequences.size()) > options_.max_queued) return std::nullopt;
+    const int64_t waiting = static_cast<int64_t>(queue_.size() + sequences.size()) - num_aside_;
+    if (closing_ || waiting > options_.max_queued) return std::nullopt;
+    const uint64_t first_id = next_id_;
     uint64_t turn = turn_;
     for (auto& sequence : sequences) {
       ids.push_back(next_id_++);
       sequence->id = ids.back();
-      ++turn;
-      const auto place = std::upper_bound(queue_.begin(), queue_.end(), turn,
-                                          [](uint64_t value, const Waiting& waiting) { return value < waiting.turn; });
-      queue_.insert(place, {std::move(sequence), turn});
+      sequence->group = first_id;
+      enqueue(std::move(sequence), ++turn);
     }
     stats_.queued = static_cast<int64_t>(queue_.size());
   }
   wake_.notify_one();
   return ids;
+}
+
+void Scheduler::enqueue(std::unique_ptr<Sequence> sequence, uint64_t turn) {
+  const auto place = std::upper_bound(queue_.begin(), queue_.end(), turn,
+                                      [](uint64_t value, const Waiting& waiting) { return value < waiting.turn; });
+  queue_.insert(place, {std::move(sequence), turn});
 }
 
 void Scheduler::cancel(RequestId id) {
@@ -131,13 +139,18 @@ void Scheduler::end_the_unwanted() {
         ++waiting;
         continue;
       }
+      num_aside_ -= sequence.slot != nullptr;
       from_queue.push_back(std::move(waiting->sequence));
       waiting = queue_.erase(waiting);
     }
     stats_.queued = static_cast<int64_t>(queue_.size());
   }
   for (auto& sequence : from_queue) {
-    sequence->end(now < sequence->request.deadline ? EngineFinish::kCancelled : EngineFinish::kTooLate);
+    const bool begun = sequence->slot != nullptr;
+    if (begun) sequence->slot->in_use = false;
+    sequence->end(now < sequence->request.deadline ? EngineFinish::kCancelled
+                  : begun                          ? EngineFinish::kLength
+                                                   : EngineFinish::kTooLate);
   }
   for (auto& sequence : running_) {
     if (std::find(cancelled.begin(), cancelled.end(), sequence->id) != cancelled.end()) {
@@ -161,13 +174,78 @@ void Scheduler::remove_ended() {
 
 void Scheduler::admit() {
   const std::lock_guard lock(mutex_);
-  while (!queue_.empty() && running_.size() < slots_.size()) {
-    turn_ = std::max(turn_, queue_.front().turn);
-    running_.push_back(std::move(queue_.front().sequence));
-    queue_.pop_front();
+  size_t at = 0;
+  for (size_t left = queue_.size(); left > 0; --left) {  // those that step aside now come again in a later turn
+    Waiting next = std::move(queue_[at]);
+    queue_.erase(queue_.begin() + static_cast<ptrdiff_t>(at));
+    if (running_.size() >= static_cast<size_t>(options_.slots) && !make_room(next.sequence->group)) {
+      queue_.insert(queue_.begin() + static_cast<ptrdiff_t>(at++), std::move(next));
+      continue;
+    }
+    turn_ = std::max(turn_, next.turn);
+    num_aside_ -= next.sequence->slot != nullptr;
+    next.sequence->turn_tokens = 0;
+    running_.push_back(std::move(next.sequence));
   }
+  if (queue_.empty()) drop_spare_slots();
   stats_.queued = static_cast<int64_t>(queue_.size());
   stats_.running = static_cast<int64_t>(running_.size());
+}
+
+int64_t Scheduler::num_kept_positions() const {
+  int64_t positions = 0;
+  for (const Waiting& waiting : queue_) {
+    if (waiting.sequence->slot != nullptr) positions += waiting.sequence->slot->cache.length();
+  }
+  return positions;
+}
+
+// Sets one answer aside that had its quantum, for one of `group`: of the same request, or of one that has more answers
+// under way. False when there is none, or no memory for what takes its place.
+bool Scheduler::make_room(uint64_t group) {
+  const auto answers_of = [this](uint64_t id) {
+    return std::count_if(running_.begin(), running_.end(), [&](const auto& other) { return other->group == id; });
+  };
+  const auto may_step_aside = [&](const Sequence& sequence) {
+    return sequence.started && !sequence.reads_prompt() && sequence.turn_tokens >= options_.quantum &&
+           (sequence.group == group || answers_of(sequence.group) > answers_of(group));
+  };
+  const auto had_more = [&](const Sequence& a, const Sequence& b) {
+    const auto answers_a = answers_of(a.group), answers_b = answers_of(b.group);
+    return answers_a != answers_b ? answers_a > answers_b : a.turn_tokens > b.turn_tokens;
+  };
+  auto chosen = running_.end();
+  for (auto sequence = running_.begin(); sequence != running_.end(); ++sequence) {
+    if (!may_step_aside(**sequence)) continue;
+    if (chosen == running_.end() || had_more(**sequence, **chosen)) chosen = sequence;
+  }
+  if (chosen == running_.end()) return false;
+  const int64_t kept = num_kept_positions() + (*chosen)->slot->cache.length();
+  if (kept > options_.slots * context_length()) return false;
+  if (slots_.size() < static_cast<size_t>(options_.slots + num_aside_ + 1)) {  // one for each that runs or stands aside
+    try {
+      add_slot();
+    } catch (const Error&) {  // no addresses left: those who wait do so until an answer ends
+      return false;
+    }
+  }
+  enqueue(std::move(*chosen), turn_ + 1);
+  running_.erase(chosen);
+  ++num_aside_;
+  ++stats_.set_aside;
+  return true;
+}
+
+// Gives back what was taken for answers that stood aside, the longest unused first.
+void Scheduler::drop_spare_slots() {
+  while (slots_.size() > static_cast<size_t>(options_.slots)) {
+    auto oldest = slots_.end();
+    for (auto slot = slots_.begin(); slot != slots_.end(); ++slot) {
+      if (!(*slot)->in_use && (oldest == slots_.end() || (*slot)->last_used < (*oldest)->last_used)) oldest = slot;
+    }
+    if (oldest == slots_.end()) return;
+    slots_.erase(oldest);
+  }
 }
 
 // Gives the sequence a slot with as much of its prompt as some slot has. False when it is better off waiting: another
@@ -197,7 +275,7 @@ bool Scheduler::start_prompt(Sequence& sequence) {
     sequence.slot = oldest;
     if (donor == nullptr || (shared < kWorthCopying && donor != oldest)) donor = oldest, shared = 0;
   }
-  sequence.slot->begin_with(*donor, shared, sequence.request.prompt_log_probs, model_.config());
+  sequence.slot->begin_with(*donor, shared, sequence.request.prompt_log_probs);
   sequence.slot->in_use = true;
   sequence.slot->last_used = ++clock_;
   sequence.started = true;
@@ -244,7 +322,7 @@ void Scheduler::run_turn() {
   } catch (...) {  // out of memory: those of this turn fail, the next ones find room
     if (reader != nullptr) members.push_back(reader);
     for (Sequence* sequence : members) {
-      sequence->slot->begin_with(*sequence->slot, 0, false, model_.config());
+      sequence->slot->begin_with(*sequence->slot, 0, false);
       sequence->end(EngineFinish::kFailed, std::current_exception());
     }
   }

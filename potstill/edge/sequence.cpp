@@ -38,6 +38,7 @@ void Sequence::next_token(std::span<const float> logits, bool context_is_full) {
     return finish_text(EngineFinish::kStop);
   }
   tokens_.push_back(token);
+  ++turn_tokens;
   event.text = stops_.push(decoder_.push(token));
   on_event_(index_, std::move(event));
   if (constraint_) constraint_->accept(token);

@@ -29,6 +29,8 @@ class Sequence {
   bool started = false;       // its prompt's beginning was looked for in the slots
   int64_t cached_tokens = 0;  // of the prompt, found there
   bool ended = false;         // the last event went out
+  uint64_t group = 0;         // requests that were submitted together
+  int64_t turn_tokens = 0;    // of the answer, made since it last got a place among the running ones
 
   std::span<const TokenId> tokens() const { return tokens_; }  // prompt and answer
   bool reads_prompt() const { return slot->tokens.size() < request.prompt.size(); }

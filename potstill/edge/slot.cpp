@@ -2,9 +2,6 @@
 
 #include <algorithm>
 
-#include "potstill/base/check.h"
-#include "potstill/base/checked_math.h"
-
 namespace potstill::edge {
 
 size_t common_prefix(std::span<const TokenId> a, std::span<const TokenId> b) {
@@ -25,20 +22,10 @@ size_t Slot::shared_with(const EngineRequest& request) const {
   return std::min(shared, std::min(shared, log_probs.size()) - (shared > 0 ? 1 : 0));
 }
 
-void Slot::begin_with(Slot& other, size_t count, bool same_next_token, const ModelConfig& config) {
+void Slot::begin_with(Slot& other, size_t count, bool same_next_token) {
   const size_t num_log_probs = count + (same_next_token ? 1 : 0);
   if (&other != this) {
-    POTSTILL_CHECK(count <= other.tokens.size() && cache.stride() == other.cache.stride());
-    const int64_t stride = cache.stride();
-    // Keys lie in groups of sixteen positions; what a group has too much is written over before it is read.
-    const int64_t key_values = round_up<int64_t>(static_cast<int64_t>(count), 16) * stride;
-    const int64_t value_values = static_cast<int64_t>(count) * stride;
-    for (int64_t layer = 0; layer < config.num_hidden_layers; ++layer) {
-      for (int64_t head = 0; head < config.num_key_value_heads; ++head) {
-        std::copy_n(other.cache.keys(layer, head), key_values, cache.keys(layer, head));
-        std::copy_n(other.cache.values(layer, head), value_values, cache.values(layer, head));
-      }
-    }
+    cache.copy_beginning(other.cache, static_cast<int64_t>(count));
     tokens.assign(other.tokens.begin(), other.tokens.begin() + static_cast<ptrdiff_t>(count));
     as_prompt = other.as_prompt;
     log_probs.assign(other.log_probs.begin(),

@@ -12,7 +12,7 @@
 namespace potstill::edge {
 
 struct Slot {
-  Slot(const ModelConfig& config, int64_t capacity) : cache(config, capacity) {}
+  Slot(const ModelConfig& config, int64_t capacity, kernels::KvType type) : cache(config, capacity, type) {}
 
   KvCache cache;
   std::vector<TokenId> tokens;  // of the cache's positions
@@ -28,7 +28,7 @@ struct Slot {
   size_t shared_with(const EngineRequest& request) const;
   // Takes over `count` positions of another slot, or its own first ones; also what predicted the token after them, when
   // that token stays the same.
-  void begin_with(Slot& other, size_t count, bool same_next_token, const ModelConfig& config);
+  void begin_with(Slot& other, size_t count, bool same_next_token);
 };
 
 // Length of the common beginning.

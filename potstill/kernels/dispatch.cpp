@@ -35,7 +35,7 @@ std::vector<const KernelTable*> runnable_kernels() {
   if (avx2) tables.push_back(&avx2_table());
   if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-      __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("gfni")) {
+      __builtin_cpu_supports("avx512vnni")) {
     tables.push_back(&avx512_table());
   }
 #elif defined(__aarch64__)

@@ -50,37 +50,22 @@ struct BlockCodes {
       if (low_codes != nullptr) store_i8(low_codes + 16 * i, low[i]);
     }
   }
-  float sum(bool exact) const {  // scale * sum of the codes; exact: the codes are below 2^14, there are 32
+  int32_t sum(bool exact) const {  // of the codes; exact: they are below 2^15 and there are 32, so floats hold it
     const F highs = add(high[0], high[1]), lows = add(low[0], low[1]);
-    return scale * reduce_add(exact ? fma(highs, broadcast(255.0f), lows) : highs);
+    return static_cast<int32_t>(reduce_add(exact ? fma(highs, broadcast(255.0f), lows) : highs));
   }
 };
 
-void quantize_row(const float* x, int64_t cols, int8_t* high, int8_t* low, float* scales, float* block_sums) {
+void quantize_row(const float* x, int64_t cols, int8_t* high, int8_t* low, float* scales, float* block_sums,
+                  int32_t* offsets) {
   const bool exact = low != nullptr;
   for (int64_t b = 0; b < cols / kBlock; ++b) {
     const BlockCodes block(x + b * kBlock, exact);
     block.store_codes(high + b * kBlock, exact ? low + b * kBlock : nullptr);
+    const int32_t sum = block.sum(exact);
     scales[b] = block.scale;
-    block_sums[b] = block.sum(exact);
-  }
-}
-
-void quantize_units(const float* x, int64_t cols, CodeWidth width, ActivationUnit* units) {
-  const bool exact = width == CodeWidth::kExact;
-  const int64_t num_blocks = cols / kBlock;
-  if (num_blocks % 2 == 1) std::memset(&units[num_blocks / 2], 0, sizeof(ActivationUnit));
-  for (int64_t b = 0; b < num_blocks; ++b) {
-    ActivationUnit& unit = units[b / 2];
-    const int64_t half = b % 2;
-    const BlockCodes block(x + b * kBlock, exact);
-    block.store_codes(unit.high + 32 * half, unit.low + 32 * half);
-    store_neg_sums(unit.high + 32 * half, unit.low + 32 * half, exact, unit.neg_sums + 8 * half);
-    for (int i = 0; i < 8; ++i) {
-      unit.scales[8 * half + i] = block.scale;
-      unit.block_sums[8 * half + i] = 0;
-    }
-    unit.block_sums[8 * half] = block.sum(exact);
+    block_sums[b] = block.scale * static_cast<float>(sum);
+    offsets[b] = -8 * sum;
   }
 }
 
@@ -106,8 +91,7 @@ void add_to(float* x, const float* y, int64_t n) {
   for_each_16(x, y, n, [](F a, F b) { return add(a, b); });
 }
 
-// x[i] = e^(x[i] - max x); returns the sum. n >= 1.
-float exponentials(float* x, int64_t n) {
+float largest_of(const float* x, int64_t n) {  // n >= 1
   float largest = x[0];
   int64_t i = 0;
   if (n >= 16) {
@@ -116,8 +100,14 @@ float exponentials(float* x, int64_t n) {
     largest = reduce_max(best);
   }
   for (; i < n; ++i) largest = x[i] > largest ? x[i] : largest;
+  return largest;
+}
+
+// x[i] = e^(x[i] - largest); returns the sum.
+float exponentials(float* x, int64_t n, float largest) {
   F sums = zero();
-  for (i = 0; i + 16 <= n; i += 16) {
+  int64_t i = 0;
+  for (; i + 16 <= n; i += 16) {
     const F e = exp(sub(load(x + i), broadcast(largest)));
     store(x + i, e);
     sums = add(sums, e);
@@ -132,7 +122,7 @@ float exponentials(float* x, int64_t n) {
 }
 
 void softmax(float* x, int64_t n) {
-  const float inverse = 1.0f / exponentials(x, n);
+  const float inverse = 1.0f / exponentials(x, n, largest_of(x, n));
   for_each_16(x, x, n, [&](F v, F) { return mul(v, broadcast(inverse)); });
 }
 

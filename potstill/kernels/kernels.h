@@ -9,19 +9,17 @@
 #include <string>
 #include <vector>
 
+#include "potstill/kernels/kv_layout.h"
 #include "potstill/kernels/matrix.h"
 
 namespace potstill::kernels {
 
 // One KV head's part of attention, for any number of queries that share it.
-//   keys   fp16 [ceil(positions / 16), stride, 16]: sixteen positions side by side, so that a product needs no sum
-//   across lanes values fp16 [positions, stride]
 struct AttentionTask {
-  int64_t head_dim = 0;  // of queries and outputs
-  int64_t stride = 0;    // head_dim rounded up to 16; the padding is zero
-  float scale = 1.0f;    // of the scores: head_dim^-1/2
-  const uint16_t* keys = nullptr;
-  const uint16_t* values = nullptr;
+  KvLayout layout;
+  float scale = 1.0f;  // of the scores: head_dim^-1/2
+  const std::byte* keys = nullptr;
+  const std::byte* values = nullptr;
   int64_t num_queries = 0;
   const float* const* queries = nullptr;  // [num_queries] -> [head_dim]
   float* const* outputs = nullptr;        // [num_queries] -> [head_dim]
@@ -29,28 +27,32 @@ struct AttentionTask {
   const int64_t* end = nullptr;
 };
 
-// Floats that attention() needs for tasks whose largest `end` is max_end.
-constexpr int64_t attention_scratch_floats(int64_t max_end) { return 4 * ((max_end + 15) / 16 * 16); }
+// Floats that attention() needs, 64-byte aligned, however many positions there are.
+constexpr int64_t kAttentionBlock = 64;  // positions whose scores are alive at a time
+constexpr int64_t attention_scratch_floats(const KvLayout& layout, int64_t num_queries) {
+  const int64_t tiles = 2 * kAttentionBlock * layout.stride, rows = num_queries * (layout.stride + 2);
+  return tiles + rows + 4 * kAttentionBlock + 16 * layout.num_scales() + 16;
+}
 constexpr int64_t kTileRows = 32;  // rows of a weight that matmul() works on at a time
 size_t matmul_scratch_bytes();     // what matmul() needs, 64-byte aligned
 
 struct KernelTable {
   const char* name;  // "portable", "neon", "avx2", "avx512"
 
-  // y[t * y_stride + r - row_begin] = Σ_k weight[r, k] x[t, k] for rows [row_begin, row_end) and num_tokens tokens,
-  // straight from the file's bytes: for one token or a few. With `add` the sums are added to y.
-  void (*matvec)(const MatrixView& weight, int64_t row_begin, int64_t row_end, const TokenActivations* x,
-                 int64_t num_tokens, CodeWidth width, bool add, float* y, int64_t y_stride);
-  // The same for tokens [token_begin, token_end) of x; weights are unpacked once for all of them. row_begin is a
-  // multiple of kTileRows.
+  // y[(t - token_begin) * y_stride + r - row_begin] = Σ_k weight[r, k] x[t, k] for rows [row_begin, row_end) and tokens
+  // [token_begin, token_end) of x, straight from the file's bytes: for one token or a few. With `add` the sums are
+  // added to y.
+  void (*matvec)(const MatrixView& weight, int64_t row_begin, int64_t row_end, const Activations& x,
+                 int64_t token_begin, int64_t token_end, bool add, float* y, int64_t y_stride);
+  // The same with weights unpacked once for all the tokens. row_begin is a multiple of kTileRows.
   void (*matmul)(const MatrixView& weight, int64_t row_begin, int64_t row_end, const Activations& x,
                  int64_t token_begin, int64_t token_end, bool add, float* y, int64_t y_stride, std::byte* scratch);
 
   // out[k] = x[k] for a row of a weight, dequantized.
   void (*dequantize_row)(const MatrixView& weight, int64_t row, float* out);
-  // Codes, scales and sums of Activations (low null: fast) and of TokenActivations. cols % 32 == 0.
-  void (*quantize_row)(const float* x, int64_t cols, int8_t* high, int8_t* low, float* scales, float* block_sums);
-  void (*quantize_units)(const float* x, int64_t cols, CodeWidth width, ActivationUnit* units);
+  // Codes, scales and sums of Activations (low null: fast). cols % 32 == 0.
+  void (*quantize_row)(const float* x, int64_t cols, int8_t* high, int8_t* low, float* scales, float* block_sums,
+                       int32_t* offsets);
 
   // y = x / sqrt(mean(x²) + eps) * weight; y may be x.
   void (*rms_norm)(const float* x, const float* weight, int64_t n, float eps, float* y);
@@ -59,9 +61,9 @@ struct KernelTable {
   void (*add)(float* x, const float* y, int64_t n);  // x += y
   void (*softmax)(float* x, int64_t n);              // in place
   void (*attention)(const AttentionTask& task, float* scratch);
-  // fp16 into the caches of AttentionTask: key [head_dim] to position `position`, value likewise.
-  void (*store_key)(const float* key, int64_t head_dim, int64_t stride, int64_t position, uint16_t* keys);
-  void (*store_value)(const float* value, int64_t head_dim, int64_t stride, int64_t position, uint16_t* values);
+  // Into the caches of AttentionTask: key [head_dim] to position `position`, value likewise.
+  void (*store_key)(const KvLayout& layout, const float* key, int64_t position, std::byte* keys);
+  void (*store_value)(const KvLayout& layout, const float* value, int64_t position, std::byte* values);
 };
 
 // The best table for this machine, or the one that POTSTILL_ISA names (portable, neon, avx2, avx512).

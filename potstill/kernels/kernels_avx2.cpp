@@ -1,6 +1,8 @@
 // Compiled with AVX2, FMA and F16C; reached through dispatch.cpp alone.
 #include "potstill/kernels/simd_avx2.h"
 // clang-format off: the lanes come first
+#include "potstill/kernels/formats_inl.h"
+#include "potstill/kernels/matvec_lanes_inl.h"
 #include "potstill/kernels/table_inl.h"
 // clang-format on
 

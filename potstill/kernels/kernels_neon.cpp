@@ -2,6 +2,8 @@
 #define POTSTILL_NEON_DOTPROD
 #include "potstill/kernels/simd_128.h"
 // clang-format off: the lanes come first
+#include "potstill/kernels/formats_inl.h"
+#include "potstill/kernels/matvec_rows_inl.h"
 #include "potstill/kernels/table_inl.h"
 // clang-format on
 

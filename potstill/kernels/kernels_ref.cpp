@@ -91,22 +91,39 @@ std::vector<double> softmax_ref(std::span<const double> x) {
   return y;
 }
 
+double cached_key_ref(const KvLayout& layout, const std::byte* keys, int64_t position, int64_t d) {
+  const std::byte* group = keys + position / 16 * layout.group_bytes();
+  const int64_t at = d * 16 + position % 16;
+  if (layout.type == KvType::kHalf) return half_to_float(read_u16(group + 2 * at));
+  const double scale = half_to_float(read_u16(group + 16 * layout.stride + 2 * (d / 32 * 16 + position % 16)));
+  return scale * static_cast<int8_t>(group[at]);
+}
+
+double cached_value_ref(const KvLayout& layout, const std::byte* values, int64_t position, int64_t d) {
+  const std::byte* group = values + position / 16 * layout.group_bytes();
+  const int64_t at = position % 16 * layout.stride + d;
+  if (layout.type == KvType::kHalf) return half_to_float(read_u16(group + 2 * at));
+  const int64_t scale_at = position % 16 * layout.num_scales() + d / 32;
+  return half_to_float(read_u16(group + 16 * layout.stride + 2 * scale_at)) * static_cast<int8_t>(group[at]);
+}
+
 std::vector<double> attention_ref(const AttentionTask& task, int64_t query) {
-  const auto dim = static_cast<size_t>(task.head_dim);
+  const KvLayout& layout = task.layout;
   std::vector<double> scores;
   for (int64_t p = task.begin[query]; p < task.end[query]; ++p) {
     double score = 0;
-    for (size_t d = 0; d < dim; ++d) {
-      const int64_t at = (p / 16 * task.stride + static_cast<int64_t>(d)) * 16 + p % 16;
-      score += static_cast<double>(task.queries[query][d]) * half_to_float(task.keys[at]);
+    for (int64_t d = 0; d < layout.head_dim; ++d) {
+      score += static_cast<double>(task.queries[query][d]) * cached_key_ref(layout, task.keys, p, d);
     }
     scores.push_back(score * task.scale);
   }
   const auto weights = softmax_ref(scores);
-  std::vector<double> out(dim);
+  std::vector<double> out(static_cast<size_t>(layout.head_dim));
   for (size_t i = 0; i < weights.size(); ++i) {
-    const uint16_t* value = task.values + (task.begin[query] + static_cast<int64_t>(i)) * task.stride;
-    for (size_t d = 0; d < dim; ++d) out[d] += weights[i] * half_to_float(value[d]);
+    const int64_t p = task.begin[query] + static_cast<int64_t>(i);
+    for (int64_t d = 0; d < layout.head_dim; ++d) {
+      out[static_cast<size_t>(d)] += weights[i] * cached_value_ref(layout, task.values, p, d);
+    }
   }
   return out;
 }

@@ -20,6 +20,9 @@ void quantize_row_ref(std::span<const float> x, CodeWidth width, std::span<int> 
 std::vector<double> rms_norm_ref(std::span<const float> x, std::span<const float> weight, double eps);
 double swiglu_ref(double gate, double up);  // gate / (1 + e^-gate) * up
 std::vector<double> softmax_ref(std::span<const double> x);
+// Element d of the key or value at a position of a cache, as its layout says.
+double cached_key_ref(const KvLayout& layout, const std::byte* keys, int64_t position, int64_t d);
+double cached_value_ref(const KvLayout& layout, const std::byte* values, int64_t position, int64_t d);
 // Output of one query of the task.
 std::vector<double> attention_ref(const AttentionTask& task, int64_t query);
 

@@ -44,8 +44,8 @@ inline void transpose_words(Words rows[4]) {
 }
 
 // Unpacks blocks [first, first + num_blocks) of rows [row, row + num_rows); missing rows repeat the last one and are
-// never written out. Codes become unsigned bytes with value = scale * code + minimum, but for 8-bit codes that the
-// products want signed (kQ8Offset 0).
+// never written out. 4-bit codes become bytes; 8-bit ones stay, or become code + 128 where the products want them
+// unsigned (kQ8Offset). What that adds is taken from the sums (Activations::offsets).
 template <class Format>
 void unpack_strip(const MatrixView& weight, int64_t row, int64_t num_rows, int64_t first, int64_t num_blocks,
                   const Strip& strip) {
@@ -57,10 +57,8 @@ void unpack_strip(const MatrixView& weight, int64_t row, int64_t num_rows, int64
   for (int64_t b = 0; b < num_blocks; ++b) {
     alignas(64) uint32_t heads[kStripRows];  // a block's first four bytes: d, and m where there is one
     for (int64_t r = 0; r < kStripRows; ++r) std::memcpy(&heads[r], rows[r] + b * Format::kBytes, 4);
-    const F scale = low_halves(heads);
-    store(strip.scales + b * kStripRows, scale);
-    constexpr float kOffset = Format::kFourBits ? -Format::kOffset : static_cast<float>(-kQ8Offset);
-    store(strip.minima + b * kStripRows, Format::kHasMin ? high_halves(heads) : mul(scale, broadcast(kOffset)));
+    store(strip.scales + b * kStripRows, low_halves(heads));
+    if constexpr (Format::kHasMin) store(strip.minima + b * kStripRows, high_halves(heads));
 
     uint8_t* out = strip.codes + b * kBlock * kStripRows;
     const auto put = [out](int64_t word, int64_t first_row, Words words) {
@@ -147,69 +145,74 @@ void multiply_floats(const float* tile, int64_t num_cols, const float* x, int64_
 struct CodesView {
   const int8_t *high, *low;
   const float *scales, *sums;
+  const int32_t* offsets;
   int64_t cols;  // of the whole row: from one token to the next
 };
 
-// kTokens tokens times the codes of kStrips strips, added to y unless `first`. The products of a block with the high
-// parts, then those with the low ones.
+// The sums of kTokens tokens over the blocks of a chunk. Where registers are few they live in memory, in the L1, and
+// come up once a block.
+template <int kStrips, int kTokens>
+struct Totals {
+  alignas(64) float sums[kStrips][kTokens][kStripRows];
+
+  void keep_in_memory() {
+    if constexpr (kTotalsInMemory) asm volatile("" : "+m"(sums));
+  }
+};
+
+// kTokens tokens times the codes of kStrips strips, added to y unless `first`.
 template <class Format, bool kExact, int kStrips, int kTokens>
 void multiply_codes(const Strip* strips, int64_t num_blocks, const CodesView& x, bool first, int64_t token,
                     const Output* out) {
-  F total[kStrips][kTokens];
+  Totals<kStrips, kTokens> total;
   for (int s = 0; s < kStrips; ++s) {
-    for (int t = 0; t < kTokens; ++t) total[s][t] = first ? zero() : out[s].read(token + t);
+    for (int t = 0; t < kTokens; ++t) store(total.sums[s][t], first ? zero() : out[s].read(token + t));
   }
   const int64_t num_scales = x.cols / kBlock;
+  constexpr bool kBoth = kExact && !kSumsHoldBothParts;  // the parts are summed side by side, else one after the other
   for (int64_t b = 0; b < num_blocks; ++b) {
-    Sum sum[kStrips][kTokens];
+    total.keep_in_memory();
+    Sum high[kStrips][kTokens], low[kStrips][kTokens];
     for (int s = 0; s < kStrips; ++s) {
-      for (int t = 0; t < kTokens; ++t) sum[s][t] = zero_sum();
+      for (int t = 0; t < kTokens; ++t) high[s][t] = low[s][t] = zero_sum();
     }
-    const auto add_products = [&](const int8_t* codes) __attribute__((always_inline)) {
+    const auto add_products = [&](const int8_t* codes, const int8_t* low_codes) __attribute__((always_inline)) {
       for (int64_t j = 0; j < 8; ++j) {
         TileWord words[kStrips];
         for (int s = 0; s < kStrips; ++s) words[s] = load_tile_word(strips[s].codes + (b * 8 + j) * 64);
         for (int t = 0; t < kTokens; ++t) {
-          const auto four = four_activations(codes + t * x.cols + b * kBlock + 4 * j);
-          for (int s = 0; s < kStrips; ++s) sum[s][t] = dot_tile<Format>(sum[s][t], words[s], four);
+          const int64_t at = t * x.cols + b * kBlock + 4 * j;
+          const auto four = four_activations(codes + at);
+          for (int s = 0; s < kStrips; ++s) high[s][t] = dot_tile<Format>(high[s][t], words[s], four);
+          if constexpr (kBoth) {
+            const auto low_four = four_activations(low_codes + at);
+            for (int s = 0; s < kStrips; ++s) low[s][t] = dot_tile<Format>(low[s][t], words[s], low_four);
+          }
         }
       }
     };
-    const auto add_to_total = [&](float factor) __attribute__((always_inline)) {
+    add_products(x.high, x.low);
+    if constexpr (kExact && !kBoth) {
       for (int s = 0; s < kStrips; ++s) {
-        const F scale = load(strips[s].scales + b * kStripRows);
-        for (int t = 0; t < kTokens; ++t) {
-          const F scales = mul(scale, broadcast(x.scales[t * num_scales + b] * factor));
-          total[s][t] = fma(scales, finish_sum<Format>(sum[s][t]), total[s][t]);
-        }
+        for (int t = 0; t < kTokens; ++t) high[s][t] = times_255(high[s][t]);
       }
-    };
-    add_products(x.high);
-    if constexpr (kExact) {
-      if constexpr (kSumsHoldBothParts) {
-        for (int s = 0; s < kStrips; ++s) {
-          for (int t = 0; t < kTokens; ++t) sum[s][t] = times_255(sum[s][t]);
-        }
-      } else {
-        add_to_total(255);
-        for (int s = 0; s < kStrips; ++s) {
-          for (int t = 0; t < kTokens; ++t) sum[s][t] = zero_sum();
-        }
-      }
-      add_products(x.low);
+      add_products(x.low, nullptr);
     }
-    add_to_total(1);
-    if constexpr (Format::kFourBits || kQ8Offset != 0) {
-      for (int s = 0; s < kStrips; ++s) {
-        const F minimum = load(strips[s].minima + b * kStripRows);
-        for (int t = 0; t < kTokens; ++t) {
-          total[s][t] = fma(minimum, broadcast(x.sums[t * num_scales + b]), total[s][t]);
+    for (int s = 0; s < kStrips; ++s) {
+      const F scale = load(strips[s].scales + b * kStripRows);
+      for (int t = 0; t < kTokens; ++t) {
+        const int64_t at = t * num_scales + b;
+        const F sum = finish_sum<Format, kBoth>(high[s][t], low[s][t], x.offsets[at]);
+        F value = fma(mul(scale, broadcast(x.scales[at])), sum, load(total.sums[s][t]));
+        if constexpr (Format::kHasMin) {
+          value = fma(load(strips[s].minima + b * kStripRows), broadcast(x.sums[at]), value);
         }
+        store(total.sums[s][t], value);
       }
     }
   }
   for (int s = 0; s < kStrips; ++s) {
-    for (int t = 0; t < kTokens; ++t) out[s].write(token + t, total[s][t]);
+    for (int t = 0; t < kTokens; ++t) out[s].write(token + t, load(total.sums[s][t]));
   }
 }
 
@@ -237,10 +240,11 @@ void multiply_tile(const MatrixView& weight, int64_t row, int64_t num_rows, cons
     for (int s = 0; s < kStrips; ++s) {
       unpack_strip<Format>(weight, row + s * kStripRows, out[s].num_rows, b, num_blocks, strips[s]);
     }
-    for_token_groups<kTileTokens>(work.num_tokens, [&]<int n>(int64_t t) {
+    for_token_groups<kExact ? kTileTokens : kFastTileTokens>(work.num_tokens, [&]<int n>(int64_t t) {
       const int64_t token = work.token_begin + t, codes = token * weight.cols + b * kBlock, scales = token * blocks + b;
-      const CodesView x{work.x.high + codes, kExact ? work.x.low + codes : nullptr, work.x.scales + scales,
-                        work.x.block_sums + scales, weight.cols};
+      const CodesView x{work.x.high + codes,     kExact ? work.x.low + codes : nullptr,
+                        work.x.scales + scales,  work.x.block_sums + scales,
+                        work.x.offsets + scales, weight.cols};
       multiply_codes<Format, kExact, kStrips, n>(strips, num_blocks, x, b == 0 && !work.add, t, out);
     });
   }

@@ -44,7 +44,7 @@ inline bool has_kernels(DType dtype) {
 // with float weights read the floats.
 enum class CodeWidth { kExact, kFast };
 
-// Activations [T, cols] of T tokens, as matmul() reads them.
+// Activations [T, cols] of T tokens, as the products read them.
 struct Activations {
   int64_t num_tokens = 0, cols = 0;
   const float* values = nullptr;  // [T, cols]
@@ -53,24 +53,7 @@ struct Activations {
   const int8_t* low = nullptr;        // [T, cols]; null: fast
   const float* scales = nullptr;      // [T, cols / 32]
   const float* block_sums = nullptr;  // [T, cols / 32] scale * sum of the codes
-};
-
-// Sixty-four activations of one token as matvec() reads them: a lane is four codes. The last unit is padded with zeros.
-struct alignas(64) ActivationUnit {
-  int8_t high[64];
-  int8_t low[64];        // zeros in fast mode
-  int32_t neg_sums[16];  // minus the sum of a lane's four codes
-  float scales[16];      // of the block, in each of its eight lanes
-  float block_sums[16];  // scale * sum of the codes in lanes 0 and 8, zeros between
-};
-
-constexpr int64_t kUnitCols = 64;
-constexpr int64_t num_activation_units(int64_t cols) { return (cols + kUnitCols - 1) / kUnitCols; }
-
-// A token's activations as matvec() reads them.
-struct TokenActivations {
-  const float* values = nullptr;          // [cols]
-  const ActivationUnit* units = nullptr;  // for block-quantized weights
+  const int32_t* offsets = nullptr;   // [T, cols / 32] -8 * sum of the codes: what Q4_0's codes are too large by
 };
 
 }  // namespace potstill::kernels

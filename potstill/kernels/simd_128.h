@@ -25,9 +25,9 @@ struct F {  // sixteen floats
 struct F8 {  // eight floats
   F4 v[2];
 };
-constexpr int kFloatTokens = 4, kTileTokens = 4, kTileStrips = 1;
-constexpr int kMatvecTokens = 2;
-constexpr int kAttentionVectors = 1;
+constexpr int kFloatTokens = 4, kTileTokens = 4, kFastTileTokens = 4, kTileStrips = 1;
+constexpr bool kTotalsInMemory = false;
+constexpr int kAttentionVectors = 1, kAttentionGroups = 1;
 
 template <class Function>
 inline F map(Function function) {
@@ -152,21 +152,11 @@ inline void store_i8(int8_t* p, F x) {  // x whole and in [-128, 127]
 
 // ---- matvec: one block of a row at a time; codes are signed, so no offset is left over.
 using Lanes = F4;
-constexpr int64_t kStepBlocks = 1;
 inline Lanes zero_lanes() { return Lanes{}; }
-inline Lanes mul_lanes(Lanes a, Lanes b) { return a * b; }
-inline Lanes fma_lanes(Lanes a, Lanes b, Lanes c) { return a * b + c; }
-
-struct Terms {
+struct Terms {  // a token's block
   const int8_t *high, *low;
-  Lanes scales, block_sums;
+  Lanes scales, block_sums;  // the sum is in the first lane alone
 };
-template <class Format>
-inline Terms load_terms(const ActivationUnit& unit, int64_t half) {
-  return {unit.high + 32 * half, unit.low + 32 * half, load4(unit.scales + 8 * half),
-          load4(unit.block_sums + 8 * half)};
-}
-inline void store_neg_sums(const int8_t*, const int8_t*, bool, int32_t*) {}  // nobody reads them here
 
 inline Lanes broadcast_half(const std::byte* p) {
   uint16_t x;
@@ -177,10 +167,6 @@ inline Lanes broadcast_half(const std::byte* p) {
   return broadcast4(half_to_float(x));
 #endif
 }
-inline void reduce_4(const Lanes* x, int count, float* sums) {
-  for (int i = 0; i < count; ++i) sums[i] = reduce4(x[i]);
-}
-
 // ---- matmul: sixteen rows side by side, four codes of each in a word. Adds the products with four activations.
 struct Sum {
   I4 v[4];
@@ -192,9 +178,9 @@ inline Sum times_255(Sum sum) {
   for (auto& v : sum.v) v = v * 255;
   return sum;
 }
-template <class Format>
-inline F finish_sum(Sum sum) {
-  return map([&](int i) { return __builtin_convertvector(sum.v[i], F4); });
+template <class Format, bool kBoth>
+inline F finish_sum(Sum sum, Sum, int32_t offset) {
+  return map([&](int i) { return __builtin_convertvector(Format::kOffset == 0 ? sum.v[i] : sum.v[i] + offset, F4); });
 }
 
 #ifdef POTSTILL_NEON_DOTPROD
@@ -202,7 +188,7 @@ struct Weights {
   int8x16_t low, high;  // elements 0..15 and 16..31
   Lanes scales, minima;
 };
-template <class Format, bool kWhole>
+template <class Format>
 inline Weights load_weights(const std::byte* p) {
   const auto* codes = reinterpret_cast<const uint8_t*>(p) + Format::kCodes;
   const Lanes minima = Format::kHasMin ? broadcast_half(p + 2) : Lanes{};
@@ -215,7 +201,7 @@ inline Weights load_weights(const std::byte* p) {
     return {vreinterpretq_s8_u8(q), vreinterpretq_s8_u8(vld1q_u8(codes + 16)), broadcast_half(p), minima};
   }
 }
-template <class Format, bool kExact>
+template <bool kExact>
 inline Lanes dot(const Weights& weights, const Terms& x) {
   const auto products = [&](int32x4_t start, const int8_t* codes) {
     return vdotq_s32(vdotq_s32(start, weights.low, vld1q_s8(codes)), weights.high, vld1q_s8(codes + 16));
@@ -247,7 +233,7 @@ struct Weights {
   int8_t codes[32];
   Lanes scales, minima;
 };
-template <class Format, bool kWhole>
+template <class Format>
 inline Weights load_weights(const std::byte* p) {
   Weights weights;
   const auto* codes = reinterpret_cast<const uint8_t*>(p) + Format::kCodes;
@@ -263,7 +249,7 @@ inline Weights load_weights(const std::byte* p) {
   weights.minima = Format::kHasMin ? broadcast_half(p + 2) : Lanes{};
   return weights;
 }
-template <class Format, bool kExact>
+template <bool kExact>
 inline Lanes dot(const Weights& weights, const Terms& x) {
   int32_t sums[4] = {};
   for (int i = 0; i < 32; ++i) {

@@ -15,10 +15,12 @@ namespace {
 struct F {  // sixteen floats
   __m256 a, b;
 };
-using F8 = __m256;                                                 // eight floats
-constexpr int kFloatTokens = 5, kTileTokens = 3, kTileStrips = 1;  // accumulators that fit 16 registers
+using F8 = __m256;  // eight floats
+constexpr int kFloatTokens = 5, kTileTokens = 2, kFastTileTokens = 4,
+              kTileStrips = 1;  // accumulators that fit 16 registers
 constexpr int kMatvecTokens = 2;
-constexpr int kAttentionVectors = 1;
+constexpr bool kTotalsInMemory = true;
+constexpr int kAttentionVectors = 1, kAttentionGroups = 1;
 
 inline F zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
 inline F broadcast(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
@@ -105,80 +107,100 @@ inline void store_i8(int8_t* p, F x) {  // x whole and in [-128, 127]
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), bytes);
 }
 
-// ---- matvec: one block of a row at a time.
+// ---- matvec: eight rows side by side, four codes of each in a lane.
 using Lanes = __m256;
-constexpr int64_t kStepBlocks = 1;
+constexpr int kLaneRows = 8;
 inline Lanes zero_lanes() { return _mm256_setzero_ps(); }
-inline Lanes mul_lanes(Lanes a, Lanes b) { return _mm256_mul_ps(a, b); }
-inline Lanes fma_lanes(Lanes a, Lanes b, Lanes c) { return _mm256_fmadd_ps(a, b, c); }
-
-struct Weights {
-  __m256i codes;  // 4-bit ones unsigned, 8-bit ones signed
-  Lanes scales, minima;
-};
-struct Terms {
-  __m256i high, low, start;  // start: minus offset * sum of the lane's codes
-  Lanes scales, block_sums;
-};
-
-template <class Format>
-inline Terms load_terms(const ActivationUnit& unit, int64_t half) {
-  const __m256i neg_sums = load_256(unit.neg_sums + 8 * half);
-  return {load_256(unit.high + 32 * half), load_256(unit.low + 32 * half),
-          Format::kOffset == 0 ? _mm256_setzero_si256() : _mm256_slli_epi32(neg_sums, 3),
-          _mm256_load_ps(unit.scales + 8 * half), _mm256_load_ps(unit.block_sums + 8 * half)};
-}
-
-inline Lanes broadcast_half(const std::byte* p) {
-  short x;
-  std::memcpy(&x, p, 2);
-  return _mm256_cvtph_ps(_mm_set1_epi16(x));
-}
-template <class Format, bool kWhole>
-inline Weights load_weights(const std::byte* p) {
-  __m256i codes;
-  if constexpr (Format::kFourBits) {
-    const __m128i q = load_128(p + Format::kCodes);
-    const __m256i both = _mm256_inserti128_si256(_mm256_castsi128_si256(q), _mm_srli_epi16(q, 4), 1);
-    codes = _mm256_and_si256(both, _mm256_set1_epi8(15));
-  } else {
-    codes = load_256(p + Format::kCodes);
-  }
-  return {codes, broadcast_half(p), Format::kHasMin ? broadcast_half(p + 2) : _mm256_setzero_ps()};
+inline Lanes load_lanes(const float* p) { return _mm256_loadu_ps(p); }
+inline void store_lanes(float* p, Lanes x) { _mm256_storeu_ps(p, x); }
+inline Lanes add_lanes(Lanes a, Lanes b) { return _mm256_add_ps(a, b); }
+inline float first_lane(Lanes x) { return _mm256_cvtss_f32(x); }
+inline __m256i four_activations(const int8_t* x) {
+  int word;
+  std::memcpy(&word, x, 4);
+  return _mm256_set1_epi32(word);
 }
 // |q| · (x with q's sign): the instruction multiplies unsigned by signed. 2 * 128 * 127 < 2^15: no saturation.
 inline __m256i signed_pairs(__m256i codes, __m256i x) {
   return _mm256_maddubs_epi16(_mm256_abs_epi8(codes), _mm256_sign_epi8(x, codes));
 }
-// Σ (code - offset) * x of each lane's four.
-template <class Format, bool kExact>
-inline Lanes dot(const Weights& weights, const Terms& x) {
-  const auto pairs = [&](__m256i activations) {
-    return Format::kFourBits ? _mm256_maddubs_epi16(weights.codes, activations)
-                             : signed_pairs(weights.codes, activations);
-  };
-  const auto sums = [&](__m256i activations, short factor) {
-    return _mm256_madd_epi16(pairs(activations), _mm256_set1_epi16(factor));
-  };
-  __m256i sum = kExact ? _mm256_add_epi32(sums(x.high, 255), sums(x.low, 1)) : sums(x.high, 1);
-  if constexpr (Format::kOffset != 0) sum = _mm256_add_epi32(sum, x.start);
-  return _mm256_cvtepi32_ps(sum);
+inline __m256i times(__m256i pairs, short factor) { return _mm256_madd_epi16(pairs, _mm256_set1_epi16(factor)); }
+
+// words[j] = word j of sixteen bytes of each row.
+inline void load_row_words(const std::byte* p, size_t stride, __m256i* words) {
+  __m256i rows[4];
+  for (size_t r = 0; r < 4; ++r) {
+    rows[r] =
+        _mm256_inserti128_si256(_mm256_castsi128_si256(load_128(p + r * stride)), load_128(p + (r + 4) * stride), 1);
+  }
+  const __m256i a = _mm256_unpacklo_epi32(rows[0], rows[1]), b = _mm256_unpacklo_epi32(rows[2], rows[3]);
+  const __m256i c = _mm256_unpackhi_epi32(rows[0], rows[1]), d = _mm256_unpackhi_epi32(rows[2], rows[3]);
+  words[0] = _mm256_unpacklo_epi64(a, b);
+  words[1] = _mm256_unpackhi_epi64(a, b);
+  words[2] = _mm256_unpacklo_epi64(c, d);
+  words[3] = _mm256_unpackhi_epi64(c, d);
 }
-// sums[i] = all lanes of x[i], for count <= 4; each in the same order, whatever the count.
-inline void reduce_4(const Lanes* x, int count, float* sums) {
-  const auto of = [&](int i) { return x[i < count ? i : 0]; };
-  const __m256 pairs = _mm256_hadd_ps(_mm256_hadd_ps(of(0), of(1)), _mm256_hadd_ps(of(2), of(3)));
-  _mm_storeu_ps(sums, _mm_add_ps(_mm256_castps256_ps128(pairs), _mm256_extractf128_ps(pairs, 1)));
-}
-// Of one block, eight lanes of four codes each.
-inline void store_neg_sums(const int8_t* high, const int8_t* low, bool exact, int32_t* sums) {
-  const __m256i ones = _mm256_set1_epi8(1), none = _mm256_setzero_si256();
-  const auto fours = [&](const int8_t* p, short factor) {
-    return _mm256_madd_epi16(_mm256_maddubs_epi16(ones, load_256(p)), _mm256_set1_epi16(factor));
+// The first two halves of four rows each: d of the rows in the lower half, m in the upper one.
+inline __m128i load_four_heads(const std::byte* p, size_t stride) {
+  const auto head = [&](size_t r) {
+    int word;
+    std::memcpy(&word, p + r * stride, 4);
+    return _mm_cvtsi32_si128(word);
   };
-  const __m256i sum = exact ? _mm256_add_epi32(fours(high, 255), fours(low, 1)) : fours(high, 1);
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(sums), _mm256_sub_epi32(none, sum));
+  return _mm_unpacklo_epi32(_mm_unpacklo_epi16(head(0), head(1)), _mm_unpacklo_epi16(head(2), head(3)));
 }
+
+// A block of each row.
+template <class Format>
+struct RowBlocks {
+  __m256i words[Format::kFourBits ? 4 : 8];
+  Lanes scales, minima;
+
+  RowBlocks(const std::byte* p, size_t stride) {
+    load_row_words(p + Format::kCodes, stride, words);
+    if constexpr (!Format::kFourBits) load_row_words(p + Format::kCodes + 16, stride, words + 4);
+    const __m128i a = load_four_heads(p, stride), b = load_four_heads(p + 4 * stride, stride);
+    scales = _mm256_cvtph_ps(_mm_unpacklo_epi64(a, b));
+    minima = Format::kHasMin ? _mm256_cvtph_ps(_mm_unpackhi_epi64(a, b)) : _mm256_setzero_ps();
+  }
+  // total[t] += the products with token t.
+  template <bool kExact, int kTokens, class Block>
+  void add_products(const Block* x, Lanes* total) const {
+    __m256i high[kTokens], low[kTokens];
+    for (int t = 0; t < kTokens; ++t) high[t] = low[t] = _mm256_setzero_si256();
+    for (int j = 0; j < (Format::kFourBits ? 4 : 8); ++j) {
+      if constexpr (Format::kFourBits) {  // sixteen bits hold a block's sum: 8 * 2 * 15 * 127 = 30480 < 2^15
+        const __m256i mask = _mm256_set1_epi8(15);
+        const __m256i first = _mm256_and_si256(words[j], mask),
+                      second = _mm256_and_si256(_mm256_srli_epi16(words[j], 4), mask);
+        const auto products = [&](__m256i sum, const int8_t* codes) {
+          sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(first, four_activations(codes + 4 * j)));
+          return _mm256_add_epi16(sum, _mm256_maddubs_epi16(second, four_activations(codes + 16 + 4 * j)));
+        };
+        for (int t = 0; t < kTokens; ++t) {
+          high[t] = products(high[t], x[t].high);
+          if constexpr (kExact) low[t] = products(low[t], x[t].low);
+        }
+      } else {
+        for (int t = 0; t < kTokens; ++t) {
+          const auto pairs = [&](const int8_t* codes) {
+            return signed_pairs(words[j], four_activations(codes + 4 * j));
+          };
+          high[t] = _mm256_add_epi32(high[t], times(pairs(x[t].high), kExact ? 255 : 1));
+          if constexpr (kExact) low[t] = _mm256_add_epi32(low[t], times(pairs(x[t].low), 1));
+        }
+      }
+    }
+    for (int t = 0; t < kTokens; ++t) {
+      __m256i sum = Format::kFourBits ? times(high[t], kExact ? 255 : 1) : high[t];
+      if constexpr (kExact) sum = _mm256_add_epi32(sum, Format::kFourBits ? times(low[t], 1) : low[t]);
+      if constexpr (Format::kOffset != 0) sum = _mm256_add_epi32(sum, _mm256_set1_epi32(x[t].offset));
+      const __m256 factors = _mm256_mul_ps(scales, _mm256_set1_ps(x[t].scale));
+      total[t] = _mm256_fmadd_ps(factors, _mm256_cvtepi32_ps(sum), total[t]);
+      if constexpr (Format::kHasMin) total[t] = _mm256_fmadd_ps(minima, _mm256_set1_ps(x[t].block_sum), total[t]);
+    }
+  }
+};
 
 // ---- matmul: sixteen rows side by side, four codes of each in a word. Adds the products with four activations.
 struct Sum {
@@ -192,27 +214,32 @@ constexpr bool kSumsHoldBothParts = false;  // sums of 4-bit codes are in sixtee
 inline Sum zero_sum() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
 inline Sum times_255(Sum sum) { return sum; }
 inline TileWord load_tile_word(const uint8_t* tile) { return {load_256(tile), load_256(tile + 32)}; }
-inline __m256i four_activations(const int8_t* x) {
-  int word;
-  std::memcpy(&word, x, 4);
-  return _mm256_set1_epi32(word);
-}
 // Sums of 4-bit codes stay in sixteen bits for the eight words of a block: 8 * 2 * 15 * 127 = 30480 < 2^15.
 template <class Format>
 inline __m256i dot_tile(__m256i sum, __m256i codes, __m256i four) {
   if constexpr (Format::kFourBits) return _mm256_add_epi16(sum, _mm256_maddubs_epi16(codes, four));
-  return _mm256_add_epi32(sum, _mm256_madd_epi16(signed_pairs(codes, four), _mm256_set1_epi16(1)));
+  return _mm256_add_epi32(sum, times(signed_pairs(codes, four), 1));
 }
 template <class Format>
 inline Sum dot_tile(Sum sum, TileWord word, __m256i four) {
   return {dot_tile<Format>(sum.a, word.a, four), dot_tile<Format>(sum.b, word.b, four)};
 }
-template <class Format>
-inline F finish_sum(Sum sum) {
-  const auto finish = [](__m256i x) {
-    return _mm256_cvtepi32_ps(Format::kFourBits ? _mm256_madd_epi16(x, _mm256_set1_epi16(1)) : x);
-  };
-  return {finish(sum.a), finish(sum.b)};
+// 255 * high + low + offset, or high + offset.
+template <class Format, bool kBoth>
+inline __m256i finish_sum(__m256i high, __m256i low, int32_t offset) {
+  __m256i sum;
+  if constexpr (Format::kFourBits) {
+    sum = times(high, kBoth ? 255 : 1);
+    if constexpr (kBoth) sum = _mm256_add_epi32(sum, times(low, 1));
+  } else {
+    sum = kBoth ? _mm256_add_epi32(_mm256_sub_epi32(_mm256_slli_epi32(high, 8), high), low) : high;
+  }
+  return Format::kOffset == 0 ? sum : _mm256_add_epi32(sum, _mm256_set1_epi32(offset));
+}
+template <class Format, bool kBoth>
+inline F finish_sum(Sum high, Sum low, int32_t offset) {
+  return {_mm256_cvtepi32_ps(finish_sum<Format, kBoth>(high.a, low.a, offset)),
+          _mm256_cvtepi32_ps(finish_sum<Format, kBoth>(high.b, low.b, offset))};
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// Sixteen lanes on AVX-512 (F, BW, VL, DQ) with VNNI, VBMI and GFNI. Included by kernels_avx512.cpp alone.
+// Sixteen lanes on AVX-512 (F, BW, VL, DQ) with VNNI. Included by kernels_avx512.cpp alone.
 #pragma once
 
 #include <immintrin.h>
@@ -12,11 +12,13 @@
 namespace potstill::kernels {
 namespace {
 
-using F = __m512;                                                   // sixteen floats
-using F8 = __m256;                                                  // eight floats
-constexpr int kFloatTokens = 12, kTileTokens = 6, kTileStrips = 2;  // accumulators that fit 32 registers
+using F = __m512;   // sixteen floats
+using F8 = __m256;  // eight floats
+constexpr int kFloatTokens = 12, kTileTokens = 6, kFastTileTokens = 6,
+              kTileStrips = 2;  // accumulators that fit 32 registers
 constexpr int kMatvecTokens = 4;
-constexpr int kAttentionVectors = 4;
+constexpr bool kTotalsInMemory = false;
+constexpr int kAttentionVectors = 4, kAttentionGroups = 4;
 
 inline F zero() { return _mm512_setzero_ps(); }
 inline F broadcast(float x) { return _mm512_set1_ps(x); }
@@ -70,103 +72,107 @@ inline void store_i8(int8_t* p, F x) {  // x whole and in [-128, 127]
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(x)));
 }
 
-// ---- matvec: two blocks of a row at a time, one in each half of a register.
+// ---- matvec: sixteen rows side by side, four codes of each in a lane.
 using Lanes = __m512;
-constexpr int64_t kStepBlocks = 2;
+constexpr int kLaneRows = 16;
 inline Lanes zero_lanes() { return _mm512_setzero_ps(); }
-inline Lanes mul_lanes(Lanes a, Lanes b) { return _mm512_mul_ps(a, b); }
-inline Lanes fma_lanes(Lanes a, Lanes b, Lanes c) { return _mm512_fmadd_ps(a, b, c); }
+inline Lanes load_lanes(const float* p) { return _mm512_loadu_ps(p); }
+inline void store_lanes(float* p, Lanes x) { _mm512_storeu_ps(p, x); }
+inline Lanes add_lanes(Lanes a, Lanes b) { return _mm512_add_ps(a, b); }
+inline float first_lane(Lanes x) { return _mm512_cvtss_f32(x); }
+inline __m512i four_activations(const int8_t* x) {
+  int word;
+  std::memcpy(&word, x, 4);
+  return _mm512_set1_epi32(word);
+}
+// 255 * high + low
+inline __m512i both_parts(__m512i high, __m512i low) {
+  return _mm512_add_epi32(_mm512_slli_epi32(high, 8), _mm512_sub_epi32(low, high));
+}
 
-struct Weights {
-  __m512i codes;  // unsigned; 8-bit ones + 128
-  Lanes scales, minima;
-};
-struct Terms {
-  __m512i high, low, start;  // start: minus offset * sum of the lane's codes
-  Lanes scales, block_sums;
-};
+inline __m128i load_128(const void* p) { return _mm_loadu_si128(static_cast<const __m128i*>(p)); }
+// words[j] = word j of sixteen bytes of each row.
+inline void load_row_words(const std::byte* p, size_t stride, __m512i* words) {
+  __m512i rows[4];
+  for (size_t r = 0; r < 4; ++r) {
+    const auto two = [&](size_t row) {
+      return _mm256_inserti128_si256(_mm256_castsi128_si256(load_128(p + row * stride)),
+                                     load_128(p + (row + 4) * stride), 1);
+    };
+    rows[r] = _mm512_inserti64x4(_mm512_castsi256_si512(two(r)), two(r + 8), 1);
+  }
+  const __m512i a = _mm512_unpacklo_epi32(rows[0], rows[1]), b = _mm512_unpacklo_epi32(rows[2], rows[3]);
+  const __m512i c = _mm512_unpackhi_epi32(rows[0], rows[1]), d = _mm512_unpackhi_epi32(rows[2], rows[3]);
+  words[0] = _mm512_unpacklo_epi64(a, b);
+  words[1] = _mm512_unpackhi_epi64(a, b);
+  words[2] = _mm512_unpacklo_epi64(c, d);
+  words[3] = _mm512_unpackhi_epi64(c, d);
+}
+// The first two halves of four rows each: d of the rows in the lower half, m in the upper one.
+inline __m128i load_four_heads(const std::byte* p, size_t stride) {
+  const auto head = [&](size_t r) {
+    int word;
+    std::memcpy(&word, p + r * stride, 4);
+    return _mm_cvtsi32_si128(word);
+  };
+  return _mm_unpacklo_epi32(_mm_unpacklo_epi16(head(0), head(1)), _mm_unpacklo_epi16(head(2), head(3)));
+}
 
+// A block of each row.
 template <class Format>
-inline Terms load_terms(const ActivationUnit& unit, int64_t) {
-  const __m512i neg_sums = _mm512_load_si512(unit.neg_sums);
-  return {_mm512_load_si512(unit.high), _mm512_load_si512(unit.low),
-          !Format::kFourBits ? _mm512_slli_epi32(neg_sums, 7)
-                             : (Format::kOffset == 0 ? _mm512_setzero_si512() : _mm512_slli_epi32(neg_sums, 3)),
-          _mm512_load_ps(unit.scales), _mm512_load_ps(unit.block_sums)};
-}
+struct RowBlocks {
+  __m512i words[Format::kFourBits ? 4 : 8];  // 8-bit codes + 128, for they must be unsigned
+  Lanes scales, minima;
 
-// The fp16 that lies in word `first` of the first block and in word `second` for the second, in the lanes of each.
-template <int first, int second>
-inline Lanes block_halves(__m512i bytes) {
-  const __m256i index = _mm256_setr_epi16(first, first, first, first, first, first, first, first, second, second,
-                                          second, second, second, second, second, second);
-  return _mm512_cvtph_ps(_mm256_permutexvar_epi16(index, _mm512_castsi512_si256(bytes)));
-}
-// kWhole: two blocks are there; else one, and the other half is zero. Never reads past the last block.
-template <class Format, bool kWhole>
-inline Weights load_weights(const std::byte* p) {
-  if constexpr (Format::kFourBits) {
-    constexpr __mmask64 kMask = (uint64_t{1} << ((kWhole ? 2 : 1) * Format::kBytes)) - 1;
-    const __m512i bytes = _mm512_maskz_loadu_epi8(kMask, p);
-    // Sixteen bytes of codes to two lanes each: low nibbles stay, high ones come down.
-    const auto lane = [](int64_t at) {
-      return _mm_add_epi8(_mm_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
-                          _mm_set1_epi8(static_cast<char>(at)));
-    };
-    const __m128i one = lane(Format::kCodes), two = lane(Format::kBytes + Format::kCodes);
-    const __m512i index =
-        _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_set_m128i(one, one)), _mm256_set_m128i(two, two), 1);
-    // An affine map of each byte's bits: its low four where they are, or its high four there.
-    constexpr int64_t kLow = 0x0102040800000000, kHigh = 0x1020408000000000;
-    const __m512i nibbles = _mm512_set_epi64(kHigh, kHigh, kLow, kLow, kHigh, kHigh, kLow, kLow);
-    const __m512i codes = _mm512_gf2p8affine_epi64_epi8(_mm512_permutexvar_epi8(index, bytes), nibbles, 0);
-    constexpr int kSecond = Format::kBytes / 2;
-    return {codes, block_halves<0, kSecond>(bytes),
-            Format::kHasMin ? block_halves<1, kSecond + 1>(bytes) : _mm512_setzero_ps()};
-  } else {
-    const auto half = [](const std::byte* at) {
-      short x;
-      std::memcpy(&x, at, 2);
-      return x;
-    };
-    const __m256i a = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + Format::kCodes));
-    __m256i b = _mm256_setzero_si256(), d = _mm256_zextsi128_si256(_mm_set1_epi16(half(p)));
-    if constexpr (kWhole) {
-      b = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + Format::kBytes + Format::kCodes));
-      d = _mm256_inserti128_si256(d, _mm_set1_epi16(half(p + Format::kBytes)), 1);
+  RowBlocks(const std::byte* p, size_t stride) {
+    load_row_words(p + Format::kCodes, stride, words);
+    if constexpr (!Format::kFourBits) {
+      load_row_words(p + Format::kCodes + 16, stride, words + 4);
+      for (auto& word : words) word = _mm512_xor_si512(word, _mm512_set1_epi8(-128));
     }
-    const __m512i codes = _mm512_inserti64x4(_mm512_castsi256_si512(a), b, 1);
-    return {_mm512_xor_si512(codes, _mm512_set1_epi8(-128)), _mm512_cvtph_ps(d), _mm512_setzero_ps()};
+    __m128i heads[4];
+    for (size_t i = 0; i < 4; ++i) heads[i] = load_four_heads(p + 4 * i * stride, stride);
+    const auto halves = [](__m128i first, __m128i second) {
+      return _mm512_cvtph_ps(_mm256_inserti128_si256(_mm256_castsi128_si256(first), second, 1));
+    };
+    scales = halves(_mm_unpacklo_epi64(heads[0], heads[1]), _mm_unpacklo_epi64(heads[2], heads[3]));
+    minima = Format::kHasMin ? halves(_mm_unpackhi_epi64(heads[0], heads[1]), _mm_unpackhi_epi64(heads[2], heads[3]))
+                             : _mm512_setzero_ps();
   }
-}
-// Σ (code - offset) * x of each lane's four.
-template <class Format, bool kExact>
-inline Lanes dot(const Weights& weights, const Terms& x) {
-  if constexpr (kExact) {
-    const __m512i high = _mm512_dpbusd_epi32(_mm512_setzero_si512(), weights.codes, x.high);
-    const __m512i low = _mm512_dpbusd_epi32(x.start, weights.codes, x.low);
-    if constexpr (Format::kFourBits) {  // high is below 2^15: the lower half of its lane
-      return _mm512_cvtepi32_ps(_mm512_dpwssd_epi32(low, high, _mm512_set1_epi32(255)));
+  // total[t] += the products with token t.
+  template <bool kExact, int kTokens, class Block>
+  void add_products(const Block* x, Lanes* total) const {
+    __m512i high[kTokens], low[kTokens];
+    for (int t = 0; t < kTokens; ++t) {
+      const __m512i start = !Format::kFourBits     ? _mm512_set1_epi32(16 * x[t].offset)
+                            : Format::kOffset != 0 ? _mm512_set1_epi32(x[t].offset)
+                                                   : _mm512_setzero_si512();
+      high[t] = kExact ? _mm512_setzero_si512() : start;
+      low[t] = start;
     }
-    return _mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_slli_epi32(high, 8), _mm512_sub_epi32(low, high)));
-  } else {
-    return _mm512_cvtepi32_ps(_mm512_dpbusd_epi32(x.start, weights.codes, x.high));
+    for (int j = 0; j < (Format::kFourBits ? 4 : 8); ++j) {
+      const auto add = [&](__m512i codes, int64_t at) {
+        for (int t = 0; t < kTokens; ++t) {
+          high[t] = _mm512_dpbusd_epi32(high[t], codes, four_activations(x[t].high + at));
+          if constexpr (kExact) low[t] = _mm512_dpbusd_epi32(low[t], codes, four_activations(x[t].low + at));
+        }
+      };
+      if constexpr (Format::kFourBits) {
+        const __m512i mask = _mm512_set1_epi8(15);
+        add(_mm512_and_si512(words[j], mask), 4 * j);
+        add(_mm512_and_si512(_mm512_srli_epi16(words[j], 4), mask), 16 + 4 * j);
+      } else {
+        add(words[j], 4 * j);
+      }
+    }
+    for (int t = 0; t < kTokens; ++t) {
+      const __m512i sum = kExact ? both_parts(high[t], low[t]) : high[t];
+      const __m512 factors = _mm512_mul_ps(scales, _mm512_set1_ps(x[t].scale));
+      total[t] = _mm512_fmadd_ps(factors, _mm512_cvtepi32_ps(sum), total[t]);
+      if constexpr (Format::kHasMin) total[t] = _mm512_fmadd_ps(minima, _mm512_set1_ps(x[t].block_sum), total[t]);
+    }
   }
-}
-// sums[i] = all lanes of x[i], for count <= 4; each in the same order, whatever the count.
-inline void reduce_4(const Lanes* x, int count, float* sums) {
-  const auto of = [&](int i) { return fold(x[i < count ? i : 0]); };
-  const __m256 pairs = _mm256_hadd_ps(_mm256_hadd_ps(of(0), of(1)), _mm256_hadd_ps(of(2), of(3)));
-  _mm_storeu_ps(sums, _mm_add_ps(_mm256_castps256_ps128(pairs), _mm256_extractf128_ps(pairs, 1)));
-}
-// Of one block, eight lanes of four codes each.
-inline void store_neg_sums(const int8_t* high, const int8_t* low, bool exact, int32_t* sums) {
-  const auto load = [](const int8_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); };
-  const __m256i ones = _mm256_set1_epi8(1), none = _mm256_setzero_si256();
-  const __m256i highs = _mm256_dpbusd_epi32(none, ones, load(high)), lows = _mm256_dpbusd_epi32(none, ones, load(low));
-  const __m256i sum = exact ? _mm256_add_epi32(_mm256_slli_epi32(highs, 8), _mm256_sub_epi32(lows, highs)) : highs;
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(sums), _mm256_sub_epi32(none, sum));
-}
+};
 
 // ---- matmul: sixteen rows side by side, four codes of each in a word. Adds the products with four activations.
 using Sum = __m512i;
@@ -176,18 +182,15 @@ constexpr bool kSumsHoldBothParts = true;
 inline Sum zero_sum() { return _mm512_setzero_si512(); }
 inline Sum times_255(Sum sum) { return _mm512_sub_epi32(_mm512_slli_epi32(sum, 8), sum); }
 inline TileWord load_tile_word(const uint8_t* tile) { return _mm512_load_si512(tile); }
-inline __m512i four_activations(const int8_t* x) {
-  int word;
-  std::memcpy(&word, x, 4);
-  return _mm512_set1_epi32(word);
-}
 template <class Format>
 inline Sum dot_tile(Sum sum, TileWord word, __m512i four) {
   return _mm512_dpbusd_epi32(sum, word, four);
 }
-template <class Format>
-inline F finish_sum(Sum sum) {
-  return _mm512_cvtepi32_ps(sum);
+template <class Format, bool kBoth>
+inline F finish_sum(Sum sum, Sum, int32_t offset) {
+  constexpr int kTimes = Format::kFourBits ? 1 : 16;
+  if constexpr (Format::kFourBits && Format::kOffset == 0) return _mm512_cvtepi32_ps(sum);
+  return _mm512_cvtepi32_ps(_mm512_add_epi32(sum, _mm512_set1_epi32(kTimes * offset)));
 }
 
 }  // namespace

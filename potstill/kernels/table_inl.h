@@ -27,7 +27,6 @@ constexpr KernelTable make_table(const char* name) {
           .matmul = matmul,
           .dequantize_row = dequantize_row,
           .quantize_row = quantize_row,
-          .quantize_units = quantize_units,
           .rms_norm = rms_norm,
           .swiglu = swiglu,
           .add = add_to,

@@ -65,6 +65,7 @@ struct EngineStats {
   int64_t queued = 0, running = 0, slots = 0;
   uint64_t prompt_tokens = 0, cached_tokens = 0, new_tokens = 0;  // since the start
   uint64_t steps = 0, step_tokens = 0;                            // decoding steps, and tokens that they made
+  uint64_t set_aside = 0;                                         // times that an answer made room for another
 };
 
 class TextEngine {

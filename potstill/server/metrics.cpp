@@ -62,6 +62,8 @@ std::string Metrics::text(const EngineStats& engine, int64_t num_connections) co
   line(out, "potstill_decode_steps_total", "counter", "Steps of the model that made tokens of answers",
        number(engine.steps));
   line(out, "potstill_decode_step_tokens_total", "counter", "Tokens that those steps made", number(engine.step_tokens));
+  line(out, "potstill_answers_set_aside_total", "counter", "Times that an answer made room for one that waited",
+       number(engine.set_aside));
   request_seconds.write(out, "potstill_request_seconds", "From a request's last byte to the end of its answer");
   first_token_seconds.write(out, "potstill_first_token_seconds", "From a request's last byte to its first token");
   between_tokens_seconds.write(out, "potstill_between_tokens_seconds", "Between two tokens of one answer");

@@ -115,7 +115,8 @@ TEST_P(FamilyTest, AStepOfSeveralSequencesEqualsEachAlone) {
 }
 
 TEST_P(FamilyTest, HugePagesChangeNoBit) {
-  EdgeModel mapped(tiny(GetParam()), {.threads = 2}), copied(tiny(GetParam()), {.threads = 2, .huge_pages = true});
+  EdgeModel mapped(tiny(GetParam()), {.threads = 2}),
+      copied(tiny(GetParam()), {.threads = 2, .huge_pages = HugePages::kYes});
   const std::vector<TokenId> tokens{5, 77, 200, 31, 8, 90, 250, 13};
   EXPECT_NE(mapped.weights().embedding.data, copied.weights().embedding.data);
   EXPECT_EQ(all_logits(mapped, tokens, true), all_logits(copied, tokens, true));
@@ -141,6 +142,27 @@ TEST_P(FamilyTest, FastModeIsCloseToExact) {
     EXPECT_LT(relative_error(c[i], nlohmann::json(a[i])), 0.05) << "position " << i;
     EXPECT_NE(a[i], b[i]) << "fast mode did nothing";
   }
+}
+
+// 8-bit keys and values round by half a 127th of their block's largest each.
+TEST_P(FamilyTest, AnEightBitCacheIsCloseAndKeepsItsBitsHoweverAPromptIsCut) {
+  const EdgeOptions options{.threads = 2, .kv_cache = kernels::KvType::kByte};
+  EdgeModel half(tiny(GetParam()), {.threads = 2}), byte(tiny(GetParam()), options);
+  EXPECT_LT(byte.cache().bytes_per_position() * 10, half.cache().bytes_per_position() * 6);
+  const auto golden = read_json_file(kGolden / fmt::format("tiny_{}.json", GetParam()));
+  const auto tokens = golden.at("tokens").get<std::vector<TokenId>>();
+  const auto a = all_logits(half, tokens, true), b = all_logits(byte, tokens, true);
+  for (size_t i = 0; i < tokens.size(); i += 17) {
+    EXPECT_LT(relative_error(b[i], nlohmann::json(a[i])), 0.02) << "position " << i;
+  }
+  EXPECT_NE(a, b) << "the cache is what it was";
+  byte.cache().set_length(0);
+  byte.forward().prompt(std::span(tokens).first(37), byte.cache());
+  const auto rest = byte.forward().prompt(std::span(tokens).subspan(37), byte.cache());
+  const std::vector<float> cut(rest.begin(), rest.end());
+  byte.cache().set_length(0);
+  const auto whole = byte.forward().prompt(tokens, byte.cache());
+  EXPECT_EQ(cut, std::vector<float>(whole.begin(), whole.end()));
 }
 
 TEST(EdgeModel, GreedyTextIsTheSameForAnyNumberOfThreads) {

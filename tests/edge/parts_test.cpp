@@ -84,21 +84,49 @@ TEST(KvCache, KeepsEveryHeadsPositionsApart) {
   config.num_hidden_layers = 3;
   config.num_key_value_heads = 2;
   config.head_dim = 24;  // rounded up to 32 for the lanes
-  KvCache cache(config, 100);
-  EXPECT_EQ(cache.stride(), 32);
-  EXPECT_EQ(cache.bytes_per_position(), 3u * 2 * 2 * 32 * 2);
-  std::vector<std::pair<const uint16_t*, const uint16_t*>> spans;
-  for (int64_t layer = 0; layer < 3; ++layer) {
-    for (int64_t head = 0; head < 2; ++head) {
-      for (uint16_t* start : {cache.keys(layer, head), cache.values(layer, head)}) {
-        spans.emplace_back(start, start + 112 * 32);  // capacity rounded up to 16 positions
-        *start = 1;                                   // writable
-        start[112 * 32 - 1] = 1;
+  for (const auto type : {kernels::KvType::kHalf, kernels::KvType::kByte}) {
+    KvCache cache(config, 100, type);
+    const size_t position = type == kernels::KvType::kHalf ? 32 * 2 : 32 + 2;  // codes, and a scale for each 32
+    EXPECT_EQ(cache.layout().stride, 32);
+    EXPECT_EQ(cache.bytes_per_position(), 3u * 2 * 2 * position);
+    std::vector<std::pair<const std::byte*, const std::byte*>> spans;
+    for (int64_t layer = 0; layer < 3; ++layer) {
+      for (int64_t head = 0; head < 2; ++head) {
+        for (std::byte* start : {cache.keys(layer, head), cache.values(layer, head)}) {
+          spans.emplace_back(start, start + 112 * position);  // capacity rounded up to 16 positions
+          *start = std::byte{1};                              // writable
+          start[112 * position - 1] = std::byte{1};
+        }
       }
     }
+    std::sort(spans.begin(), spans.end());
+    for (size_t i = 1; i < spans.size(); ++i) EXPECT_LE(spans[i - 1].second, spans[i].first);
   }
-  std::sort(spans.begin(), spans.end());
-  for (size_t i = 1; i < spans.size(); ++i) EXPECT_LE(spans[i - 1].second, spans[i].first);
+}
+
+TEST(KvCache, CopiesABeginningOfEveryHead) {
+  ModelConfig config;
+  config.num_hidden_layers = 2;
+  config.num_key_value_heads = 3;
+  config.head_dim = 16;
+  KvCache from(config, 64), to(config, 40);
+  const auto fill = [](KvCache& cache, int start) {
+    const auto bytes = static_cast<size_t>(cache.layout().group_bytes() * 2);  // of 32 positions
+    for (int64_t i = 0; i < 6; ++i) {
+      std::fill_n(cache.keys(i / 3, i % 3), bytes, static_cast<std::byte>(start + 2 * i));
+      std::fill_n(cache.values(i / 3, i % 3), bytes, static_cast<std::byte>(start + 2 * i + 1));
+    }
+    cache.set_length(32);
+  };
+  fill(from, 1);
+  fill(to, 101);
+  to.copy_beginning(from, 10);
+  EXPECT_EQ(to.length(), 10);
+  for (int64_t i = 0; i < 6; ++i) {
+    EXPECT_EQ(to.keys(i / 3, i % 3)[0], static_cast<std::byte>(1 + 2 * i));
+    EXPECT_EQ(to.values(i / 3, i % 3)[9 * 32], static_cast<std::byte>(2 + 2 * i));
+    EXPECT_EQ(to.values(i / 3, i % 3)[16 * 32], static_cast<std::byte>(102 + 2 * i)) << "more than was asked";
+  }
 }
 
 TEST(ThreadPool, DoesEveryPieceOnceAndReturnsWhenAllAreDone) {

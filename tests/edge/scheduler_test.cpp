@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <mutex>
 #include <thread>
+#include <utility>
 
 #include "potstill/base/error.h"
 #include "potstill/lm/json_grammar.h"
@@ -81,6 +82,14 @@ EngineRequest request_of(const EdgeModel& model, const std::string& text, int64_
   request.max_new_tokens = max_new_tokens;
   request.sampling = {.temperature = 1.0, .seed = seed};
   request.reuse_answers = false;
+  return request;
+}
+
+// The same, but no token ends it early.
+EngineRequest endless_request_of(const EdgeModel& model, const std::string& text, int64_t max_new_tokens,
+                                 uint64_t seed = 0) {
+  EngineRequest request = request_of(model, text, max_new_tokens, seed);
+  for (const TokenId id : stop_token_ids(model.package())) request.sampling.logit_bias.emplace_back(id, -100.0f);
   return request;
 }
 
@@ -221,6 +230,87 @@ TEST(Scheduler, AGroupDoesNotStandBeforeTheOneThatComesAfterIt) {
   single.wait();
   group.wait();
   EXPECT_LE(done, 3u) << "its turn is among the first of them";
+}
+
+// One place, one long answer in it: those that come later have their turn after a quantum, and nobody's text changes.
+TEST_P(SchedulerTest, ALongAnswerStepsAsideForThoseThatWaitAndGoesOnUnchanged) {
+  for (const auto type : {kernels::KvType::kHalf, kernels::KvType::kByte}) {
+    const EdgeOptions options{.threads = 2, .context = 512, .kv_cache = type};
+    EdgeModel model(tiny(GetParam()), options), other(tiny(GetParam()), options);
+    const auto long_request = endless_request_of(model, "a long story", 150),
+               short_request = endless_request_of(model, "short", 12, 3);
+    Scheduler one(other, {.slots = 1});
+    const auto long_alone = run(one, {long_request}).at(0).tokens, short_alone = run(one, {short_request}).at(0).tokens;
+
+    Scheduler scheduler(model, {.slots = 1, .quantum = 10});
+    Collector first(1), others(3);
+    ASSERT_TRUE(scheduler.submit({long_request}, first.sink_that_holds()));
+    first.wait_for_events(1);
+    std::vector<size_t> written;  // of the long answer, when each short one ends
+    const auto count = [&, collect = others.sink()](size_t index, EngineEvent event) {
+      if (event.is_last) written.push_back(first.outcomes[0].tokens.size());  // the same thread wrote them
+      collect(index, std::move(event));
+    };
+    ASSERT_TRUE(scheduler.submit({short_request, short_request, short_request}, count));
+    first.release();
+    others.wait();
+    first.wait();
+    EXPECT_LE(written.at(0), 30u) << "the first of them waits for a quantum, and has one itself before it ends";
+    EXPECT_LT(written.at(2), long_alone.size());
+    EXPECT_EQ(first.outcomes[0].tokens, long_alone);
+    EXPECT_EQ(first.outcomes[0].last.new_tokens, static_cast<int64_t>(long_alone.size()));
+    for (const auto& outcome : others.outcomes) EXPECT_EQ(outcome.tokens, short_alone);
+    EXPECT_GE(scheduler.stats().set_aside, 3u);
+    EXPECT_EQ(run(scheduler, {short_request}).at(0).tokens, short_alone) << "with the places that it began with";
+  }
+}
+
+// A request with as many choices as there are places gives one up to the single answer that comes after it, although
+// all of them began at once.
+TEST(Scheduler, TheRequestWithMostAnswersStepsAsideFirst) {
+  EdgeModel model(tiny("llama"), {.threads = 2, .context = 512});
+  Scheduler scheduler(model, {.slots = 4, .quantum = 10});
+  std::vector<EngineRequest> many;
+  for (int i = 0; i < 3; ++i) many.push_back(endless_request_of(model, "group", 120, static_cast<uint64_t>(i)));
+  Collector group(3), single(1), late(1);
+  ASSERT_TRUE(scheduler.submit(many, group.sink_that_holds()));
+  group.wait_for_events(1);
+  ASSERT_TRUE(scheduler.submit({endless_request_of(model, "single", 120, 7)}, single.sink()));
+  size_t single_tokens = 0, group_tokens = 0;
+  const auto count = [&, collect = late.sink()](size_t index, EngineEvent event) {
+    if (event.is_last) {
+      single_tokens = single.outcomes[0].tokens.size();
+      for (const auto& outcome : group.outcomes) group_tokens += outcome.tokens.size();
+    }
+    collect(index, std::move(event));
+  };
+  ASSERT_TRUE(scheduler.submit({endless_request_of(model, "late", 60, 9)}, count));
+  group.release();
+  late.wait();
+  EXPECT_LT(group_tokens, 3 * single_tokens) << "two places for three, a whole one for the single answer";
+  single.wait();
+  group.wait();
+}
+
+TEST(Scheduler, AnAnswerThatStandsAsideCanBeCancelledAndGivesItsPlaceBack) {
+  EdgeModel model(tiny("llama"), {.threads = 1, .context = 512});
+  Scheduler scheduler(model, {.slots = 1, .quantum = 5});
+  Collector first(1), second(1);
+  const auto ids = scheduler.submit({endless_request_of(model, "abc", 300)}, first.sink_that_holds());
+  first.wait_for_events(1);
+  bool cancelled = false;
+  const auto cancel_first = [&, collect = second.sink()](size_t index, EngineEvent event) {
+    if (!std::exchange(cancelled, true)) scheduler.cancel(ids->at(0));  // it stands aside now
+    collect(index, std::move(event));
+  };
+  ASSERT_TRUE(scheduler.submit({endless_request_of(model, "xyz", 20)}, cancel_first));
+  first.release();
+  first.wait();
+  second.wait();
+  EXPECT_EQ(first.outcomes[0].last.finish, EngineFinish::kCancelled);
+  EXPECT_LE(first.outcomes[0].tokens.size(), 10u);
+  EXPECT_EQ(second.outcomes[0].tokens.size(), 20u);
+  EXPECT_EQ(run(scheduler, {request_of(model, "abc", 2)}).at(0).tokens.size(), 2u);
 }
 
 TEST(Scheduler, BoundsItsQueueAndEndsWhatIsLate) {

@@ -25,39 +25,30 @@ class KernelTest : public testing::TestWithParam<const KernelTable*> {
 INSTANTIATE_TEST_SUITE_P(EveryIsa, KernelTest, testing::ValuesIn(runnable_kernels()),
                          [](const auto& instance) { return std::string(instance.param->name); });
 
-// Activations that own their parts, in both layouts.
+// Activations that own their parts.
 struct OwnedActivations {
   std::vector<float> values, sums, scales;
   std::vector<int8_t> high, low;
-  std::vector<ActivationUnit> units;
-  std::vector<TokenActivations> tokens;
+  std::vector<int32_t> offsets;
   Activations view;
-  CodeWidth width;
 
   OwnedActivations(const KernelTable& table, int64_t num_tokens, int64_t cols, bool fast, uint64_t seed)
-      : values(normals(static_cast<size_t>(num_tokens * cols), seed)),
-        width(fast ? CodeWidth::kFast : CodeWidth::kExact) {
+      : values(normals(static_cast<size_t>(num_tokens * cols), seed)) {
     for (size_t i = 0; i < values.size(); i += 97) values[i] *= 300;  // outliers, as real activations have
     view = {.num_tokens = num_tokens, .cols = cols, .values = values.data()};
-    for (int64_t t = 0; t < num_tokens; ++t) tokens.push_back({values.data() + t * cols, nullptr});
     if (cols % kBlock != 0) return;
     sums.resize(values.size() / kBlock);
     scales.resize(sums.size());
+    offsets.resize(sums.size());
     high.resize(values.size());
     if (!fast) low.resize(values.size());
     table.quantize_row(values.data(), num_tokens * cols, high.data(), fast ? nullptr : low.data(), scales.data(),
-                       sums.data());
+                       sums.data(), offsets.data());
     view.high = high.data();
     view.low = fast ? nullptr : low.data();
     view.scales = scales.data();
     view.block_sums = sums.data();
-    const int64_t num_units = num_activation_units(cols);
-    units.resize(static_cast<size_t>(num_tokens * num_units));
-    std::memset(static_cast<void*>(units.data()), 0x55, units.size() * sizeof(ActivationUnit));  // all must be written
-    for (int64_t t = 0; t < num_tokens; ++t) {
-      tokens[static_cast<size_t>(t)].units = units.data() + t * num_units;
-      table.quantize_units(values.data() + t * cols, cols, width, units.data() + t * num_units);
-    }
+    view.offsets = offsets.data();
   }
 };
 
@@ -90,16 +81,16 @@ TEST_P(KernelTest, MatvecEqualsItsDefinitionAtEveryWidthAndNumberOfTokens) {
       for (const int64_t cols : widths(dtype)) {
         for (const int64_t num_tokens : {1, 2, 3, 7}) {
           const auto weight =
-              random_weight(dtype, 14, cols, /*seed=*/1, /*misalign=*/is_block_quantized(dtype) ? 2 : 0);
+              random_weight(dtype, 40, cols, /*seed=*/1, /*misalign=*/is_block_quantized(dtype) ? 2 : 0);
           const OwnedActivations x(table(), num_tokens, cols, fast, /*seed=*/2);
-          std::vector<float> y(static_cast<size_t>(13 * num_tokens), 3.0f), sums(y);
-          table().matvec(weight.view, 1, 14, x.tokens.data(), num_tokens, x.width, false, y.data(), 13);
-          table().matvec(weight.view, 1, 14, x.tokens.data(), num_tokens, x.width, true, sums.data(), 13);
+          std::vector<float> y(static_cast<size_t>(38 * num_tokens), 3.0f), sums(y);
+          table().matvec(weight.view, 1, 39, x.view, 0, num_tokens, false, y.data(), 38);
+          table().matvec(weight.view, 1, 39, x.view, 0, num_tokens, true, sums.data(), 38);
           for (int64_t t = 0; t < num_tokens; ++t) {
-            for (int64_t r = 0; r < 13; ++r) {
-              const auto at = static_cast<size_t>(t * 13 + r);
+            for (int64_t r = 0; r < 38; ++r) {
+              const auto at = static_cast<size_t>(t * 38 + r);
               ASSERT_NEAR(y[at], matvec_ref(weight.view, r + 1, x.view, t), tolerance(weight.view, r + 1, x.view, t))
-                  << dtype_name(dtype) << " [14, " << cols << "] row " << r + 1 << " token " << t << " of "
+                  << dtype_name(dtype) << " [40, " << cols << "] row " << r + 1 << " token " << t << " of "
                   << num_tokens << (fast ? " fast" : " exact");
               EXPECT_EQ(sums[at], 3.0f + y[at]);
             }
@@ -113,13 +104,13 @@ TEST_P(KernelTest, MatvecEqualsItsDefinitionAtEveryWidthAndNumberOfTokens) {
 // Sequences may come together and rows go to threads: not one bit may change.
 TEST_P(KernelTest, MatvecDoesNotDependOnHowTokensAndRowsAreCut) {
   for (const DType dtype : kDTypes) {
-    const auto weight = random_weight(dtype, 21, 288, 5);
+    const auto weight = random_weight(dtype, 37, 288, 5);
     const OwnedActivations x(table(), 7, 288, false, 6);
-    std::vector<float> whole(7 * 21), pieces(7 * 21);
-    table().matvec(weight.view, 0, 21, x.tokens.data(), 7, x.width, false, whole.data(), 21);
-    for (const auto& [row, end] : {std::pair<int64_t, int64_t>{0, 3}, {3, 10}, {10, 21}}) {
+    std::vector<float> whole(7 * 37), pieces(7 * 37);
+    table().matvec(weight.view, 0, 37, x.view, 0, 7, false, whole.data(), 37);
+    for (const auto& [row, end] : {std::pair<int64_t, int64_t>{0, 3}, {3, 20}, {20, 37}}) {
       for (int64_t t = 0; t < 7; ++t) {
-        table().matvec(weight.view, row, end, x.tokens.data() + t, 1, x.width, false, pieces.data() + t * 21 + row, 0);
+        table().matvec(weight.view, row, end, x.view, t, t + 1, false, pieces.data() + t * 37 + row, 0);
       }
     }
     EXPECT_EQ(whole, pieces) << dtype_name(dtype);
@@ -133,7 +124,7 @@ TEST_P(KernelTest, ExactProductsAreThoseOfTheFloatsWithinTheCodesRounding) {
     const auto weight = random_weight(dtype, 4, cols, 1);
     const OwnedActivations x(table(), 1, cols, false, 2);
     float y[4];
-    table().matvec(weight.view, 0, 4, x.tokens.data(), 1, x.width, false, y, 4);
+    table().matvec(weight.view, 0, 4, x.view, 0, 1, false, y, 4);
     for (int64_t r = 0; r < 4; ++r) {
       const auto w = dequantize_row_ref(weight.view, r);
       double exact = 0, rounding = 0;  // half a step of the block's scale each
@@ -168,7 +159,8 @@ TEST_P(KernelTest, MatmulEqualsItsDefinitionAtEveryNumberOfTokensAndRows) {
         }
         auto sums = y;
         table().matmul(weight.view, 0, rows, x.view, 1, tokens + 1, true, sums.data(), rows + 1, scratch.data());
-        for (size_t i = 0; i < y.size(); ++i) ASSERT_NEAR(sums[i], y[i] == -777.0f ? y[i] : 2 * y[i], 1e-3 + 1e-5 * std::abs(y[i]));
+        for (size_t i = 0; i < y.size(); ++i)
+          ASSERT_NEAR(sums[i], y[i] == -777.0f ? y[i] : 2 * y[i], 1e-3 + 1e-5 * std::abs(y[i]));
       }
     }
   }
@@ -220,14 +212,12 @@ TEST_P(KernelTest, QuantizedActivationsEqualTheirDefinitionToTheBit) {
     std::vector<int8_t> high(x.size()), low(x.size());
     std::vector<float> scales(kBlocks), sums(kBlocks), expected_scales(kBlocks);
     std::vector<int> codes(x.size()), expected(x.size());
-    std::vector<ActivationUnit> units((kBlocks + 1) / 2);
+    std::vector<int32_t> offsets(kBlocks);
     const auto cols = static_cast<int64_t>(x.size());
-    table().quantize_row(x.data(), cols, high.data(), exact ? low.data() : nullptr, scales.data(), sums.data());
-    table().quantize_units(x.data(), cols, width, units.data());
+    table().quantize_row(x.data(), cols, high.data(), exact ? low.data() : nullptr, scales.data(), sums.data(),
+                         offsets.data());
     for (size_t k = 0; k < x.size(); ++k) {
       codes[k] = exact ? 255 * high[k] + low[k] : high[k];
-      EXPECT_EQ(units[k / 64].high[k % 64], high[k]);
-      EXPECT_EQ(units[k / 64].low[k % 64], low[k]);
     }
     quantize_row_ref(x, width, expected, expected_scales);
     EXPECT_EQ(codes, expected);
@@ -236,8 +226,7 @@ TEST_P(KernelTest, QuantizedActivationsEqualTheirDefinitionToTheBit) {
       int sum = 0;
       for (size_t j = 0; j < 32; ++j) sum += codes[b * 32 + j];
       EXPECT_FLOAT_EQ(sums[b], scales[b] * static_cast<float>(sum));
-      EXPECT_EQ(units[b / 2].scales[b % 2 * 8 + 3], scales[b]);
-      EXPECT_EQ(units[b / 2].block_sums[b % 2 * 8], sums[b]);
+      EXPECT_EQ(offsets[b], -8 * sum);
     }
   }
 }
@@ -287,57 +276,106 @@ TEST_P(KernelTest, AddAddsEveryElement) {
   }
 }
 
-// A cache filled through store_key and store_value, read by queries of different reach (causal and sliding window).
-TEST_P(KernelTest, AttentionEqualsItsDefinitionForEveryReach) {
-  for (const int64_t head_dim : {8, 16, 24, 64, 80, 128}) {
-    const int64_t positions = 53, stride = (head_dim + 15) / 16 * 16;
-    std::vector<uint16_t> keys(static_cast<size_t>(64 * stride)), values(static_cast<size_t>(64 * stride));
+// A cache filled through store_key and store_value.
+struct FilledCache {
+  KvLayout layout;
+  std::vector<std::byte> keys, values;
+
+  FilledCache(const KernelTable& table, KvType type, int64_t head_dim, int64_t positions)
+      : layout(kv_layout(type, head_dim)) {
+    // What was never written may be anything: NaN in both types.
+    const auto bytes = static_cast<size_t>((positions + 15) / 16 * layout.group_bytes());
+    keys.assign(bytes, std::byte{0x7f});
+    values.assign(bytes, std::byte{0x7f});
     for (int64_t p = 0; p < positions; ++p) {
       const auto key = normals(static_cast<size_t>(head_dim), 100 + static_cast<uint64_t>(p));
-      const auto value = normals(static_cast<size_t>(head_dim), 200 + static_cast<uint64_t>(p));
-      table().store_key(key.data(), head_dim, stride, p, keys.data());
-      table().store_value(value.data(), head_dim, stride, p, values.data());
+      const auto value = normals(static_cast<size_t>(head_dim), 2000 + static_cast<uint64_t>(p));
+      table.store_key(layout, key.data(), p, keys.data());
+      table.store_value(layout, value.data(), p, values.data());
     }
-    const int64_t begin[] = {0, 0, 0, 0, 3, 16, 30, 52, 1}, end[] = {1, 16, 17, 53, 20, 33, 53, 53, 2};
-    constexpr int64_t kQueries = 9;
-    const auto queries = normals(static_cast<size_t>(kQueries * head_dim), 14);
-    std::vector<float> outputs(static_cast<size_t>(kQueries * head_dim));
-    std::vector<const float*> q;
-    std::vector<float*> out;
-    for (int64_t i = 0; i < kQueries; ++i) {
-      q.push_back(queries.data() + i * head_dim);
-      out.push_back(outputs.data() + i * head_dim);
-    }
-    const AttentionTask task{.head_dim = head_dim,
-                             .stride = stride,
-                             .scale = 1.0f / std::sqrt(static_cast<float>(head_dim)),
-                             .keys = keys.data(),
-                             .values = values.data(),
-                             .num_queries = kQueries,
-                             .queries = q.data(),
-                             .outputs = out.data(),
-                             .begin = begin,
-                             .end = end};
-    std::vector<float> scratch(attention_scratch_floats(positions));
-    table().attention(task, scratch.data());
-    for (int64_t i = 0; i < kQueries; ++i) {
-      const auto expected = attention_ref(task, i);
-      for (size_t d = 0; d < expected.size(); ++d) {
-        EXPECT_NEAR(out[static_cast<size_t>(i)][d], expected[d], 1e-5) << "head_dim " << head_dim << " query " << i;
+  }
+};
+
+TEST_P(KernelTest, CachedKeysAndValuesAreWithinTheirTypesRounding) {
+  for (const int64_t head_dim : {8, 24, 64, 80}) {
+    for (const KvType type : {KvType::kHalf, KvType::kByte}) {
+      const FilledCache cache(table(), type, head_dim, 37);
+      for (int64_t p = 0; p < 37; ++p) {
+        const auto key = normals(static_cast<size_t>(head_dim), 100 + static_cast<uint64_t>(p));
+        const auto value = normals(static_cast<size_t>(head_dim), 2000 + static_cast<uint64_t>(p));
+        const auto check = [&](const std::vector<float>& x, int64_t d, double got) {
+          double largest = 0;  // of the 32 that share a scale
+          for (int64_t i = d / 32 * 32; i < std::min(head_dim, d / 32 * 32 + 32); ++i) {
+            largest = std::max<double>(largest, std::abs(x[static_cast<size_t>(i)]));
+          }
+          const double expected = x[static_cast<size_t>(d)];
+          // Half a step; the scale itself is rounded to fp16.
+          const double rounding =
+              type == KvType::kHalf ? 0x1p-11 * std::abs(expected) : largest / 127 * (0.5 + 0x1p-11 * 127);
+          EXPECT_NEAR(got, expected, rounding * 1.001) << "head_dim " << head_dim << " position " << p << " d " << d;
+        };
+        for (int64_t d = 0; d < head_dim; ++d) {
+          check(key, d, cached_key_ref(cache.layout, cache.keys.data(), p, d));
+          check(value, d, cached_value_ref(cache.layout, cache.values.data(), p, d));
+        }
       }
     }
-    // One query alone gives the same bits as among its neighbours.
-    const auto together = outputs;
-    for (int64_t i = 0; i < kQueries; ++i) {
-      AttentionTask one = task;
-      one.num_queries = 1;
-      one.queries += i;
-      one.outputs += i;
-      one.begin += i;
-      one.end += i;
-      table().attention(one, scratch.data());
+  }
+}
+
+// Queries of different reach (causal and sliding window) over several blocks, few and many at a time.
+TEST_P(KernelTest, AttentionEqualsItsDefinitionForEveryReach) {
+  for (const KvType type : {KvType::kHalf, KvType::kByte}) {
+    for (const int64_t head_dim : {8, 16, 24, 64, 80, 128}) {
+      const int64_t positions = 213;
+      const FilledCache cache(table(), type, head_dim, positions);
+      const int64_t begin[] = {0, 0, 0, 0, 3, 16, 30, 52, 1, 64, 63, 0, 130, 0},
+                    end[] = {1, 16, 17, 53, 20, 33, 53, 53, 2, 65, 129, 213, 200, 128};
+      constexpr int64_t kQueries = 14;
+      auto queries = normals(static_cast<size_t>(kQueries * head_dim), 14);
+      for (float& x : queries) x *= 3;  // so that the softmax has a clear largest, which moves from block to block
+      std::vector<float> outputs(static_cast<size_t>(kQueries * head_dim));
+      std::vector<const float*> q;
+      std::vector<float*> out;
+      for (int64_t i = 0; i < kQueries; ++i) {
+        q.push_back(queries.data() + i * head_dim);
+        out.push_back(outputs.data() + i * head_dim);
+      }
+      const AttentionTask task{.layout = cache.layout,
+                               .scale = 1.0f / std::sqrt(static_cast<float>(head_dim)),
+                               .keys = cache.keys.data(),
+                               .values = cache.values.data(),
+                               .num_queries = kQueries,
+                               .queries = q.data(),
+                               .outputs = out.data(),
+                               .begin = begin,
+                               .end = end};
+      const auto floats = static_cast<size_t>(attention_scratch_floats(task.layout, kQueries));
+      std::vector<float> scratch(floats + 1, 4321.0f);
+      table().attention(task, scratch.data());
+      EXPECT_EQ(scratch.back(), 4321.0f) << "wrote past its scratch";
+      for (int64_t i = 0; i < kQueries; ++i) {
+        const auto expected = attention_ref(task, i);
+        for (size_t d = 0; d < expected.size(); ++d) {
+          EXPECT_NEAR(out[static_cast<size_t>(i)][d], expected[d], 1e-5) << "head_dim " << head_dim << " query " << i;
+        }
+      }
+      // Some queries alone give the same bits as among all.
+      const auto together = outputs;
+      for (int64_t count : {1, 2, 3, 5}) {
+        for (int64_t i = 0; i + count <= kQueries; i += count) {
+          AttentionTask some = task;
+          some.num_queries = count;
+          some.queries += i;
+          some.outputs += i;
+          some.begin += i;
+          some.end += i;
+          std::fill(scratch.begin(), scratch.end(), std::nanf(""));
+          table().attention(some, scratch.data());
+        }
+        EXPECT_EQ(together, outputs) << count << " at a time";
+      }
     }
-    EXPECT_EQ(together, outputs);
   }
 }
 

@@ -24,6 +24,10 @@ expect version 0 'potstill-edge [0-9]' "$binary" --version
 expect help 0 'potstill-edge complete student.gguf' "$binary" complete --help
 expect json 0 '"prompt_tokens": 3' "$binary" complete "$model" --prompt abc --max-tokens 4 --json
 expect bench 0 '"decode_tokens_per_s": [0-9]' "$binary" bench "$model" --prompt 20 --generate 4 --repetitions 1 --threads 2 --json
+seq 300 > "$work/text"
+expect perplexity 0 '^perplexity [0-9.]+   \(16-bit activations, 16-bit cache, [0-9]+ tokens\)$' "$binary" perplexity "$model" --text "$work/text" --window 64
+expect 'what 8 bits cost' 0 '8-bit activations, 8-bit cache, [0-9]+ tokens: [+-][0-9.]+ %' "$binary" perplexity "$model" --text "$work/text" --window 64 --cost
+expect 'an 8-bit cache' 0 '"kv_cache": "8-bit"' "$binary" bench "$model" --prompt 20 --generate 4 --repetitions 1 --kv-cache 8 --json
 expect 'every isa that runs' 0 '"isa": "portable"' env POTSTILL_ISA=portable "$binary" bench "$model" --prompt 9 --generate 2 --repetitions 1 --json
 
 expect 'no command' 2 'subcommand' "$binary"
@@ -32,6 +36,7 @@ expect 'temperature out of range' 2 "'temperature' is -1" "$binary" complete "$m
 expect 'unknown isa' 2 'this machine runs: portable' env POTSTILL_ISA=foo "$binary" complete "$model" --prompt a
 expect 'empty prompt' 2 'no tokens' "$binary" complete "$model" --prompt ''
 expect 'prompt beyond the context' 2 'positions are needed but 4 fit' "$binary" complete "$model" --prompt 'five and more' --context 4
+expect 'nothing to score' 2 'nothing to score' "$binary" perplexity "$model" --text /dev/null
 expect 'missing file' 4 'does not exist' "$binary" complete "$work/absent.gguf" --prompt a
 head -c 90000 "$model" > "$work/cut.gguf"
 expect 'truncated file' 3 'needs [0-9]+ bytes but [0-9]+ remain' "$binary" complete "$work/cut.gguf" --prompt a

@@ -64,6 +64,7 @@ void add_edge_bench(CLI::App& app, EdgeGlobal& global) {
   auto options = std::make_shared<BenchFlags>();
   CLI::App* command = app.add_subcommand("bench", "Measure prompt and decode speed, latency and memory");
   command->fallthrough();
+  options->model.long_lived = true;
   options->model.add_to(*command, /*required=*/false);
   command->add_option("--random-model", options->random_model,
                       fmt::format("measure random weights of this shape ({}); the model argument, if any, is the file "

@@ -3,12 +3,17 @@
 
 #include <cerrno>
 #include <chrono>
+#include <clocale>
 #include <cstdio>
-#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <iostream>
+#include <nlohmann/json.hpp>
 #include <optional>
 
 #include "potstill/base/error.h"
 #include "potstill/cli/edge_commands.h"
+#include "potstill/cli/edge_line_editor.h"
 
 namespace potstill {
 namespace {
@@ -19,37 +24,39 @@ struct ChatOptions {
   std::string system;
 };
 
-// Lines of stdin; a prompt mark only where a person types.
+// Lines of stdin: edited where a person types, as they are out of a pipe.
 class LineReader {
  public:
-  explicit LineReader(bool terminal) : terminal_(terminal) {}
-  ~LineReader() { std::free(line_); }
-  LineReader(const LineReader&) = delete;
-  LineReader& operator=(const LineReader&) = delete;
+  explicit LineReader(bool terminal) : terminal_(terminal), editor_("> ") {}
 
   // The next line without its "\n"; nothing at the end of the input. Ctrl-C begins a fresh line.
   std::optional<std::string> next() {
+    if (!terminal_) {
+      std::string line;
+      if (!std::getline(std::cin, line)) return std::nullopt;
+      while (!line.empty() && line.back() == '\r') line.pop_back();
+      return line;
+    }
+    fmt::print(stderr, "\n");
     for (;;) {
-      if (terminal_) fmt::print(stderr, "\n> ");
-      errno = 0;
-      const ssize_t length = ::getline(&line_, &capacity_, stdin);
-      if (length >= 0) {
-        std::string line(line_, static_cast<size_t>(length));
-        while (!line.empty() && (line.back() == '\n' || line.back() == '\r')) line.pop_back();
-        return line;
-      }
-      if (errno != EINTR) return std::nullopt;
-      std::clearerr(stdin);
-      g_answer_stopped.store(false);
-      fmt::print(stderr, "  (/exit or Ctrl-D leaves)");
+      const auto line = editor_.next();
+      if (!line) return std::nullopt;
+      if (!line->interrupted) return line->text;
+      if (line->text.empty()) fmt::print(stderr, "(/exit or Ctrl-D leaves)\n");
     }
   }
 
  private:
   bool terminal_;
-  char* line_ = nullptr;
-  size_t capacity_ = 0;
+  LineEditor editor_;
 };
+
+constexpr std::string_view kCommands =
+    "  /system TEXT   a new conversation with that system text (none: without)\n"
+    "  /reset         a new conversation with the same system text\n"
+    "  /retry         the last question again\n"
+    "  /save FILE     the conversation, as a line of JSON with \"messages\"; a file that exists is added to\n"
+    "  /exit          leaves, as Ctrl-D does";
 
 class Chat {
  public:
@@ -60,9 +67,10 @@ class Chat {
 
   void run() {
     if (notes_) {
-      fmt::print(stderr, "{} · {} layers · {} threads · /system TEXT, /reset, /exit · Ctrl-C stops an answer\n",
+      fmt::print(stderr, "{} · {} layers · {} threads · /help lists the commands · Ctrl-C stops an answer\n",
                  model_->package().path.filename().string(), model_->config().num_hidden_layers, model_->threads());
     }
+    std::setlocale(LC_CTYPE, "");  // how wide a character is drawn
     install_answer_interrupt();
     LineReader lines(terminal_);
     while (const auto line = lines.next()) {
@@ -83,17 +91,53 @@ class Chat {
 
   // A line that begins with "/"; false to leave.
   bool obey(const std::string& line) {
-    if (line == "/exit" || line == "/quit") return false;
-    if (line == "/reset") {
+    const size_t blank = line.find(' ');
+    const std::string command = line.substr(0, blank);
+    const std::string argument = blank == std::string::npos ? "" : line.substr(line.find_last_not_of(' ', blank) + 2);
+    if (command == "/exit" || command == "/quit") return false;
+    if (command == "/reset") {
       reset(system_());
-      if (notes_) fmt::print(stderr, "(a new conversation)\n");
-    } else if (line.rfind("/system", 0) == 0 && (line.size() == 7 || line[7] == ' ')) {
-      reset(line.size() > 8 ? line.substr(8) : "");
-      if (notes_) fmt::print(stderr, "(a new conversation{})\n", messages_.empty() ? "" : " with that system text");
+      note("a new conversation");
+    } else if (command == "/system") {
+      reset(argument);
+      note(messages_.empty() ? "a new conversation" : "a new conversation with that system text");
+    } else if (command == "/retry") {
+      retry();
+    } else if (command == "/save") {
+      save(argument);
+    } else if (command == "/help") {
+      fmt::print(stderr, "{}\n", kCommands);
     } else {
-      fmt::print(stderr, "'{}' is no command here: /system TEXT, /reset, /exit\n", line);
+      fmt::print(stderr, "'{}' is no command here; there are\n{}\n", command, kCommands);
     }
     return true;
+  }
+
+  void note(std::string_view text) const {
+    if (notes_) fmt::print(stderr, "({})\n", text);
+  }
+
+  void retry() {
+    if (!messages_.empty() && messages_.back().role == "assistant") messages_.pop_back();
+    if (messages_.empty() || messages_.back().role != "user") return note("nothing was asked yet");
+    const std::string question = messages_.back().content;
+    messages_.pop_back();
+    ++retries_;
+    answer(question);
+  }
+
+  // One record of the kind that potstill trains on.
+  void save(const std::string& file) const {
+    if (file.empty()) return fmt::print(stderr, "/save FILE: into which file?\n");
+    nlohmann::ordered_json record{{"messages", nlohmann::ordered_json::array()}};
+    for (const ChatMessage& message : messages_) {
+      record["messages"].push_back({{"role", message.role}, {"content", message.content}});
+    }
+    std::ofstream stream(file, std::ios::app);
+    stream << record.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) << '\n';
+    stream.flush();
+    if (!stream) return fmt::print(stderr, "error: {}: {}\n", file, std::strerror(errno));
+    note(fmt::format("{} messages saved", messages_.size()));
   }
 
   std::string system_() const {
@@ -106,7 +150,7 @@ class Chat {
     request.messages = messages_;
     request.max_new_tokens = options_.sampling.max_tokens;
     request.sampling = options_.sampling.params;
-    request.sampling.seed += messages_.size();  // a question asked twice may be answered in two ways
+    request.sampling.seed += messages_.size() + 1000 * retries_;  // a question asked twice may be answered in two ways
     g_answer_stopped.store(false);
     const auto start = std::chrono::steady_clock::now();
     GenerateResult result;
@@ -140,6 +184,7 @@ class Chat {
   bool terminal_, notes_;
   std::unique_ptr<edge::EdgeModel> model_;
   std::vector<ChatMessage> messages_;
+  uint64_t retries_ = 0;
 };
 
 }  // namespace
@@ -148,6 +193,7 @@ void add_edge_chat(CLI::App& app, EdgeGlobal& global) {
   auto options = std::make_shared<ChatOptions>();
   CLI::App* command = app.add_subcommand("chat", "Talk with a model; reads lines from a terminal or a pipe");
   command->fallthrough();
+  options->model.long_lived = true;
   options->model.add_to(*command);
   options->sampling.add_to(*command, 0.7);
   options->sampling.params.top_p = 0.95;

@@ -4,6 +4,7 @@
 #include <CLI/CLI.hpp>
 #include <atomic>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "potstill/edge/edge_model.h"
@@ -16,9 +17,10 @@ struct EdgeGlobal {
 
 // Flags of every command that runs a model.
 struct EdgeModelFlags {
-  std::string model, activations = "auto";
+  std::string model, activations = "auto", kv_cache = "16";
   int threads = 0;
-  bool huge_pages = false;
+  std::optional<bool> huge_pages;  // unset: as the command does
+  bool long_lived = false;         // the command runs for many answers: what pays only after some is done
   int64_t context = 0;
 
   void add_to(CLI::App& command, bool required = true);
@@ -36,6 +38,7 @@ struct SamplingFlags {
 void add_edge_chat(CLI::App& app, EdgeGlobal& global);
 void add_edge_complete(CLI::App& app, EdgeGlobal& global);
 void add_edge_bench(CLI::App& app, EdgeGlobal& global);
+void add_edge_perplexity(CLI::App& app, EdgeGlobal& global);
 void add_edge_serve(CLI::App& app, EdgeGlobal& global);
 
 // Ctrl-C while an answer is written: set by the signal, read between tokens, reset by who reads it.

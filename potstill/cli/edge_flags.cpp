@@ -17,20 +17,31 @@ void EdgeModelFlags::add_to(CLI::App& command, bool required) {
       ->capture_default_str();
   command.add_option("--context", context, "positions that prompt and answer may take (0 = the model's own maximum)")
       ->capture_default_str();
-  command.add_flag("--huge-pages", huge_pages,
-                   "copy the weights into huge pages at the start: faster for gigabytes, no memory more, but its own");
+  command.add_flag(
+      "--huge-pages,!--no-huge-pages", huge_pages,
+      "copy the weights into huge pages at the start: faster for gigabytes, no memory more, but its own; " +
+          std::string(long_lived ? "done by itself from 1 GiB on where memory allows" : "not by itself"));
   command
       .add_option(
           "--activations", activations,
           "16: what a 4-bit-weight, 16-bit-activation file says. 8: as llama.cpp does, faster in prompts. auto = 16")
       ->check(CLI::IsMember({"auto", "16", "8"}))
       ->capture_default_str();
+  command
+      .add_option("--kv-cache", kv_cache, "bits of cached keys and values: 8 halve their memory, nearly for nothing")
+      ->check(CLI::IsMember({"16", "8"}))
+      ->capture_default_str();
 }
 
 std::unique_ptr<edge::EdgeModel> EdgeModelFlags::open() const {
   const auto mode = activations == "8" ? edge::ActivationMode::kFast : edge::ActivationMode::kExact;
+  const auto pages = !huge_pages.has_value() ? (long_lived ? edge::HugePages::kWhereTheyPay : edge::HugePages::kNo)
+                     : *huge_pages           ? edge::HugePages::kYes
+                                             : edge::HugePages::kNo;
+  const auto type = kv_cache == "8" ? kernels::KvType::kByte : kernels::KvType::kHalf;
   return std::make_unique<edge::EdgeModel>(
-      model, edge::EdgeOptions{.threads = threads, .context = context, .activations = mode, .huge_pages = huge_pages});
+      model, edge::EdgeOptions{
+                 .threads = threads, .context = context, .activations = mode, .huge_pages = pages, .kv_cache = type});
 }
 
 void SamplingFlags::add_to(CLI::App& command, double default_temperature) {

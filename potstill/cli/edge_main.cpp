@@ -28,6 +28,7 @@ int run(int argc, char** argv) {
   add_edge_complete(app, global);
   add_edge_serve(app, global);
   add_edge_bench(app, global);
+  add_edge_perplexity(app, global);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

@@ -57,7 +57,7 @@ void serve(ServeOptions& options, const EdgeGlobal& global) {
                "{} on http://{}:{}  (API under /v1, chat page at /; Ctrl-C stops)\n"
                "{} answers at a time, context {}: at most {} of keys and values beside the model\n",
                options.server.model_name, address, server.port(), options.scheduler.slots, model->cache().capacity(),
-               format_bytes(model->cache().bytes_per_position() * static_cast<uint64_t>(model->cache().capacity()) *
+               format_bytes(2 * model->cache().bytes_per_position() * static_cast<uint64_t>(model->cache().capacity()) *
                             static_cast<uint64_t>(options.scheduler.slots)));
   }
   server.run(/*handle_signals=*/true);
@@ -69,6 +69,7 @@ void add_edge_serve(CLI::App& app, EdgeGlobal& global) {
   auto options = std::make_shared<ServeOptions>();
   CLI::App* command = app.add_subcommand("serve", "Answer over HTTP: OpenAI's API, metrics, a chat page");
   command->fallthrough();
+  options->model.long_lived = true;
   options->model.add_to(*command);
   auto& server = options->server;
   command->add_option("--host", server.host, "address to listen on")->capture_default_str();

@@ -20,6 +20,9 @@ class MappedFile {
   std::span<const std::byte> bytes() const { return bytes_; }
   const std::filesystem::path& path() const { return path_; }
 
+  // Lets the kernel take the pages back that are resident here: they come again from the file when they are touched.
+  void forget_pages() const;
+
  private:
   std::filesystem::path path_;
   std::span<const std::byte> bytes_;

@@ -97,6 +97,7 @@ class GgufFile {
   double require_number(std::string_view key) const;
   std::string require_string(std::string_view key) const;
   std::string where() const { return file_.path().string(); }
+  void forget_pages() const { file_.forget_pages(); }
 
  private:
   [[noreturn]] void wrong_kind(std::string_view key, std::string_view wanted) const;

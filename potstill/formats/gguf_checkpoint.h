@@ -45,6 +45,7 @@ class GgufCheckpoint : public WeightSource {
   std::string where() const override { return file_.where(); }
   std::optional<TensorView> view(std::string_view name) const override;
   void read_rows(std::string_view name, int64_t row_begin, int64_t num_rows, std::span<float> out) const override;
+  void forget_pages() const override { file_.forget_pages(); }
 
  private:
   struct Entry {

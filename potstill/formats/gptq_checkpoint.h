@@ -48,6 +48,7 @@ class GptqCheckpoint : public QuantizedCheckpoint {
   std::string where() const override { return files_.where(); }
   std::optional<TensorView> view(std::string_view name) const override;
   void read_rows(std::string_view name, int64_t row_begin, int64_t num_rows, std::span<float> out) const override;
+  void forget_pages() const override { files_.forget_pages(); }
 
   bool is_quantized(std::string_view name) const override { return packed_.contains(name); }
   bool symmetric() const override { return config_.symmetric; }

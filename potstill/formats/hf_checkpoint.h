@@ -24,6 +24,9 @@ class HfCheckpoint : public WeightSource {
   std::string where() const override { return folder_.string(); }
   std::optional<TensorView> view(std::string_view name) const override;
   void read_rows(std::string_view name, int64_t row_begin, int64_t num_rows, std::span<float> out) const override;
+  void forget_pages() const override {
+    for (const auto& file : files_) file->forget_pages();
+  }
 
   // Any tensor of the files as it is stored, integers too. Throws Error(kFormat) when absent.
   const TensorView& stored(std::string_view name) const;

@@ -35,6 +35,7 @@ class SafetensorsFile {
   const TensorView* find(std::string_view name) const;     // nullptr when absent
   const TensorView& require(std::string_view name) const;  // Error(kFormat) when absent
   std::string where() const { return file_.path().string(); }
+  void forget_pages() const { file_.forget_pages(); }
 
  private:
   MappedFile file_;

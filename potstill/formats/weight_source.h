@@ -35,6 +35,10 @@ class WeightSource {
   // dequantized, in Hugging Face's row order. Thread-safe.
   virtual void read_rows(std::string_view name, int64_t row_begin, int64_t num_rows, std::span<float> out) const = 0;
 
+  // Gives back the memory in which mapped weights lie: they are read from the file again when they are touched. Views
+  // stay valid.
+  virtual void forget_pages() const = 0;
+
   const WeightInfo* find(std::string_view name) const;     // nullptr when absent
   const WeightInfo& require(std::string_view name) const;  // Error(kFormat): "missing tensor '…'"
   std::vector<float> read(std::string_view name) const;    // the whole tensor as fp32

@@ -18,9 +18,20 @@ int64_t num_positions(const CorpusState& corpus) {
   return longest;
 }
 
-// The rows of the embedding table that a batch names, [ΣT, D]: each distinct row is read once, so the table of a model
-// larger than memory is never loaded.
-at::Tensor embed_tokens(const ModelPackage& model, const PackedBatch& batch, const LayerStreamOptions& options) {
+void check_token_ids(const ModelPackage& model, std::span<const std::vector<int32_t>> corpus) {
+  for (size_t i = 0; i < corpus.size(); ++i) {
+    for (const int32_t id : corpus[i]) {
+      if (id >= 0 && id < model.config.vocab_size) continue;
+      throw Error(ErrorKind::kInput, model.path.string(),
+                  fmt::format("sequence {} has token id {} but the vocabulary has {}", i, id, model.config.vocab_size));
+    }
+  }
+}
+
+}  // namespace
+
+// Each distinct row of the table is read once.
+at::Tensor embed_batch(const ModelPackage& model, const PackedBatch& batch, const LayerStreamOptions& options) {
   const int64_t num_tokens = batch.num_tokens(), hidden_size = model.config.hidden_size;
   at::Tensor embedded = at::empty({num_tokens, hidden_size}, at::kFloat);
   const auto token_ids = batch.token_ids.cpu();
@@ -39,18 +50,6 @@ at::Tensor embed_tokens(const ModelPackage& model, const PackedBatch& batch, con
   return embedded.to(options.device, options.dtype);
 }
 
-void check_token_ids(const ModelPackage& model, std::span<const std::vector<int32_t>> corpus) {
-  for (size_t i = 0; i < corpus.size(); ++i) {
-    for (const int32_t id : corpus[i]) {
-      if (id >= 0 && id < model.config.vocab_size) continue;
-      throw Error(ErrorKind::kInput, model.path.string(),
-                  fmt::format("sequence {} has token id {} but the vocabulary has {}", i, id, model.config.vocab_size));
-    }
-  }
-}
-
-}  // namespace
-
 CorpusState embed_corpus(const ModelPackage& model, std::span<const std::vector<int32_t>> corpus,
                          const LayerStreamOptions& options) {
   check_token_ids(model, corpus);
@@ -63,7 +62,7 @@ CorpusState embed_corpus(const ModelPackage& model, std::span<const std::vector<
     } while (last < corpus.size() &&
              num_tokens + static_cast<int64_t>(corpus[last].size()) <= options.tokens_per_batch);
     state.batches.push_back(pack_sequences(corpus.subspan(first, last - first), options.device));
-    state.hidden.push_back(embed_tokens(model, state.batches.back(), options));
+    state.hidden.push_back(embed_batch(model, state.batches.back(), options));
     auto& sequences = state.sequence_of.emplace_back();
     for (; first < last; ++first) sequences.push_back(static_cast<int64_t>(first));
   }

@@ -28,6 +28,9 @@ struct CorpusState {
   std::vector<std::vector<int64_t>> sequence_of;  // batch -> index of each of its sequences in the corpus
 };
 
+// The embeddings of one batch, [ΣT, D] in options.dtype on options.device, without loading the table.
+at::Tensor embed_batch(const ModelPackage& model, const PackedBatch& batch, const LayerStreamOptions& options);
+
 CorpusState embed_corpus(const ModelPackage& model, std::span<const std::vector<int32_t>> corpus,
                          const LayerStreamOptions& options);
 

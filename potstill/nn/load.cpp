@@ -76,7 +76,10 @@ at::Tensor load(const WeightSource& weights, std::shared_ptr<const WeightSource>
   const WeightInfo& info = weights.require(name);
   const auto view = weights.view(name);
   const at::Tensor tensor = view ? tensor_from_view(*view, std::move(owner)) : read_dequantized(weights, info, dtype);
-  return tensor.to(device, dtype);  // the tensor itself where both already fit
+  const at::Tensor loaded = tensor.to(device, dtype);  // the tensor itself where both already fit
+  const bool borrowed = view && loaded.is_alias_of(tensor);
+  if (!borrowed) weights.forget_pages();  // it is copied: the file's own pages need not stay
+  return loaded;
 }
 
 }  // namespace

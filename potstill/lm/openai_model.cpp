@@ -6,6 +6,7 @@
 #include <cmath>
 #include <iterator>
 #include <map>
+#include <optional>
 #include <utility>
 
 #include "potstill/base/error.h"
@@ -51,6 +52,12 @@ const Json* only_choice(const Json& answer) {
   const Json& choices = answer["choices"];
   return choices.is_array() && choices.size() == 1 && choices[0].is_object() ? &choices[0] : nullptr;
 }
+
+// A request that the endpoint understood and does not serve: asking in another way may help.
+class RefusedRequest : public Error {
+ public:
+  using Error::Error;
+};
 
 }  // namespace
 
@@ -211,6 +218,48 @@ std::vector<std::vector<double>> OpenAiModel::choose(std::span<const ChoiceReque
   return results;
 }
 
+bool OpenAiModel::ask_log_probs(LogProbDialect dialect, std::span<const std::vector<TokenId>> prompts, size_t begin,
+                                size_t end, int64_t top_k,
+                                const std::function<void(size_t, const PromptLogProbs&)>& on_done) {
+  const auto body = [&](size_t i) {
+    Json json = log_prob_fields(dialect, top_k);
+    json["model"] = options_.model;
+    json["prompt"] = prompts[begin + i];
+    return json;
+  };
+  bool told = true;
+  ask(std::vector<std::string>(end - begin, "/completions"), body, [&](size_t i, const Json& answer) {
+    const auto said = read_prompt_log_probs(dialect, *only_choice(answer), prompts[begin + i]);
+    if (said) {
+      on_done(begin + i, *said);
+    } else {
+      told = false;
+    }
+  });
+  return told;
+}
+
+void OpenAiModel::prompt_log_probs(std::span<const std::vector<TokenId>> prompts, int64_t top_k,
+                                   const std::function<void(size_t, const PromptLogProbs&)>& on_done) {
+  if (prompts.empty()) return;
+  const auto works = [&](LogProbDialect dialect) {
+    try {
+      return ask_log_probs(dialect, prompts, 0, 1, top_k, on_done);
+    } catch (const RefusedRequest& refusal) {
+      if (dialect == LogProbDialect::kEcho) throw;
+      log_debug("{}: {}", options_.http.url, refusal.what());
+      return false;
+    }
+  };
+  const auto dialect = works(LogProbDialect::kVllm)   ? LogProbDialect::kVllm
+                       : works(LogProbDialect::kEcho) ? LogProbDialect::kEcho
+                                                      : std::optional<LogProbDialect>();
+  if (!dialect || !ask_log_probs(*dialect, prompts, 1, prompts.size(), top_k, on_done)) {
+    throw Error(ErrorKind::kNetwork, options_.http.url, "gives no log-probabilities of a prompt's tokens",
+                "a teacher's distributions need vLLM's prompt_logprobs, or /completions with echo and logprobs");
+  }
+}
+
 void OpenAiModel::ask(const std::vector<std::string>& paths, const std::function<Json(size_t)>& body,
                       const std::function<void(size_t, const Json&)>& read) {
   size_t next = 0, num_read = 0;
@@ -298,7 +347,9 @@ void OpenAiModel::refuse(int status, const std::string& message) const {
                      : status >= 300 && status < 400
                          ? "it points elsewhere, where the key would not go: give the address it points to"
                          : "the endpoint's own words; the request is of its making";
-  throw Error(ErrorKind::kNetwork, options_.http.url, fmt::format("answered {}: {}", status, message), hint);
+  const std::string what = fmt::format("answered {}: {}", status, message);
+  if (status == 400 || status == 422) throw RefusedRequest(ErrorKind::kNetwork, options_.http.url, what, hint);
+  throw Error(ErrorKind::kNetwork, options_.http.url, what, hint);
 }
 
 }  // namespace potstill

@@ -12,6 +12,7 @@
 
 #include "potstill/lm/http_client.h"
 #include "potstill/lm/language_model.h"
+#include "potstill/lm/prompt_log_probs.h"
 
 namespace potstill {
 
@@ -43,6 +44,12 @@ class OpenAiModel : public LanguageModel {
   // By the twenty likeliest first tokens of an answer; a candidate that is not among them counts as the last of them.
   std::vector<std::vector<double>> choose(std::span<const ChoiceRequest> requests) override;
 
+  // What the model says of each prompt's own tokens, with its top_k likeliest at each place. Prompts are token ids, so
+  // that both sides see the same. The first prompt is asked alone to see which way of telling it the endpoint has.
+  // Throws Error(kNetwork) where it has none.
+  void prompt_log_probs(std::span<const std::vector<TokenId>> prompts, int64_t top_k,
+                        const std::function<void(size_t, const PromptLogProbs&)>& on_done);
+
   const TeacherUsage& usage() const { return usage_; }
   int64_t num_retries() const { return http_.num_retries(); }
 
@@ -51,6 +58,9 @@ class OpenAiModel : public LanguageModel {
   // Asks for all bodies; read(i, answer) takes the parsed answers as they come.
   void ask(const std::vector<std::string>& paths, const std::function<nlohmann::json(size_t)>& body,
            const std::function<void(size_t, const nlohmann::json&)>& read);
+  // The same for log-probabilities; false when the endpoint does not tell them in this way.
+  bool ask_log_probs(LogProbDialect dialect, std::span<const std::vector<TokenId>> prompts, size_t begin, size_t end,
+                     int64_t top_k, const std::function<void(size_t, const PromptLogProbs&)>& on_done);
   bool drop_refused_field(const std::string& message);
   void count(const nlohmann::json& answer);
   bool budget_is_spent() const;

@@ -17,6 +17,7 @@
 #include "potstill/base/rng.h"
 #include "potstill/distill/batches.h"
 #include "potstill/distill/knowledge_cache.h"
+#include "potstill/distill/teach.h"
 #include "potstill/distill/train.h"
 #include "potstill/lm/model_package.h"
 
@@ -32,7 +33,7 @@ struct Options {
 };
 
 // Runs the teacher over each step's pairs when the loss first asks for one of them: nothing is kept between steps.
-class LiveTeacher final : public TeacherSignal {
+class LiveTeacher final : public ExactSignal {
  public:
   LiveTeacher(const Transformer& model, const DistillData& data, std::vector<std::vector<int64_t>> plan)
       : model_(model), data_(data), offsets_(answer_position_offsets(data)), plan_(std::move(plan)) {

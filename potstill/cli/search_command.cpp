@@ -28,11 +28,12 @@ struct AddUnlessThere {
 std::string describe(const Artifact& artifact) {
   const auto& best = artifact.results().at("best");
   const auto& held_out = best.at("held_out");
+  const auto quantity = artifact.results().at("quantity").get<std::string>();
   std::string text =
-      fmt::format("best of {} trials: number {}, {} {:.5f} (held-out kl {:.5f}, top-1 agreement {:.2f} %)",
+      fmt::format("best of {} trials: number {}, {} {:.5f} (held-out {} {:.5f}, top-1 agreement {:.2f} %)",
                   artifact.results().at("trials").get<int64_t>(), best.at("trial").get<int64_t>(),
-                  best.at("objective").get<std::string>(), best.at("value").get<double>(),
-                  held_out.at("kl").get<double>(), 100.0 * held_out.at("top1").get<double>());
+                  best.at("objective").get<std::string>(), best.at("value").get<double>(), quantity,
+                  held_out.at(quantity).get<double>(), 100.0 * held_out.at("top1").get<double>());
   for (const auto& [name, value] : best.at("train").items()) text += fmt::format("\n  {} {}", name, value.dump());
   if (best.contains("replicates")) {
     const auto& replicates = best.at("replicates");

@@ -16,6 +16,11 @@ struct TeachOptions {
 
 std::string describe(const Artifact& artifact) {
   const auto& results = artifact.results();
+  if (!results.contains("storage_error")) {
+    return fmt::format("{}\n  {} answer tokens of {} pairs; {}", artifact.path.string(),
+                       results.at("answer_tokens").get<int64_t>(), results.at("pairs").get<int64_t>(),
+                       results.at("knowledge").get<std::string>());
+  }
   const auto& error = results.at("storage_error");
   return fmt::format(
       "{}\n  {} answer tokens of {} pairs, {} of hidden states\n  keeping them costs {:.2g} nats of KL a "
@@ -30,7 +35,11 @@ std::string describe(const Artifact& artifact) {
 void add_teach_command(CLI::App& app, GlobalOptions& global) {
   auto [command, options] =
       new_command<TeachOptions>(app, "teach", "Run a teacher over question/answer pairs once and keep what it knows");
-  command->add_option("--teacher", options->inputs.teacher, "Hugging Face folder or GGUF file")->required();
+  command
+      ->add_option("--teacher", options->inputs.teacher,
+                   "Hugging Face folder or GGUF file; or an OpenAI-compatible endpoint: https://host/v1 with\n"
+                   "--teacher-model and --tokenizer, its key in POTSTILL_TEACHER_API_KEY")
+      ->required();
   command->add_option("--data", options->inputs.data, "pairs: JSONL with Alpaca fields or messages")->required();
   command->add_option("--out", options->out, "knowledge cache to write")->required();
   add_config_flags(*command, options->config);

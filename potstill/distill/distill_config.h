@@ -13,6 +13,7 @@ namespace potstill {
 struct DistillDataConfig {
   double held_out = 0.1;
   int64_t max_sequence_length = 1024;
+  std::string cross_tokenizer = "refuse";
 
   template <class Self, class Visitor>
   static void fields(Self& self, Visitor& visit) {
@@ -20,6 +21,10 @@ struct DistillDataConfig {
           "share of the pairs to measure on instead of training, where the file marks none; 0 = train on all",
           in_range(0, 0.5));
     visit("max_sequence_length", self.max_sequence_length, "longer pairs are left out, and counted", at_least(8));
+    visit("cross_tokenizer", self.cross_tokenizer,
+          "what to do where the teacher's tokenizer is another than the student's: refuse, or learn by uld, which "
+          "compares sorted probabilities and is no KL",
+          one_of({"refuse", "uld"}));
   }
 };
 
@@ -55,14 +60,16 @@ struct DistillConfig {
   int64_t loss_rows = 128;
   int64_t eval_every = 0;
   int64_t checkpoint_every = 25;
+  std::string checkpoint_activations = "auto";
   std::string on_divergence = "retry";
 
   template <class Self, class Visitor>
   static void fields(Self& self, Visitor& visit) {
     visit("divergence", self.divergence,
           "what is made small between the distributions: KL(teacher || student), KL(student || teacher), or the "
-          "Jensen-Shannon divergence of GKD",
-          one_of({"forward-kl", "reverse-kl", "jsd"}));
+          "Jensen-Shannon divergence of GKD; uld compares sorted probabilities, for tests of the loss that "
+          "--cross-tokenizer uld takes",
+          one_of({"forward-kl", "reverse-kl", "jsd", "uld"}));
     visit("jsd_beta", self.jsd_beta, "the teacher's weight in jsd's mixture", in_range(0.001, 0.999));
     visit("alpha", self.alpha, "weight of the teacher's distribution; 1 - alpha is the labels'", in_range(0, 1));
     visit("temperature", self.temperature, "softens both distributions in the KL term", in_range(0.05, 100));
@@ -99,6 +106,10 @@ struct DistillConfig {
     visit("on_divergence", self.on_divergence,
           "retry: begin again at a tenth of the learning rate, twice at most; stop: end the run with an error",
           one_of({"retry", "stop"}));
+    visit("checkpoint_activations", self.checkpoint_activations,
+          "keep only each layer's input for the gradient and compute the layer again: less memory, a third more "
+          "arithmetic, the same result; auto = where the memory at hand asks for it",
+          one_of({"auto", "on", "off"}));
     visit("checkpoint_every", self.checkpoint_every, "steps between checkpoints; 0 = none", at_least(0));
   }
 
@@ -112,13 +123,34 @@ struct TeachConfig {
   std::string cache_dtype = "fp16";
   bool copy_head = false;
   int64_t tokens_per_batch = 4096;
+  std::string memory;
+  // of a teacher behind an endpoint:
+  std::string teacher_model, tokenizer;
+  int64_t top_k = 20;
+  int64_t concurrency = 8;
+  int64_t budget_tokens = 0;
+  double budget_cost = 0, prompt_price = 0;
 
   template <class Self, class Visitor>
   static void fields(Self& self, Visitor& visit) {
     visit("cache_dtype", self.cache_dtype, "how the teacher's hidden states are stored",
           one_of({"fp16", "bf16", "fp32"}));
     visit("copy_head", self.copy_head, "copy the teacher's LM head into the cache, which then needs no teacher", any());
-    visit("tokens_per_batch", self.tokens_per_batch, "tokens that go through a layer together", at_least(1));
+    visit("tokens_per_batch", self.tokens_per_batch, "tokens that go through a layer together, at most", at_least(1));
+    visit("memory", self.memory,
+          "bound of the resident memory, such as 4GiB: fewer tokens go through a layer together; empty = none", any());
+    visit("teacher_model", self.teacher_model, "the model's name, where the teacher is an endpoint (http://…/v1)",
+          any());
+    visit("tokenizer", self.tokenizer,
+          "a model with the endpoint's tokenizer and chat template (folder or GGUF); the student, as a rule", any());
+    visit("top_k", self.top_k, "likeliest tokens that an endpoint is asked for at each place (vLLM gives 20)",
+          in_range(1, 1000));
+    visit("concurrency", self.concurrency, "requests that an endpoint gets at a time; fewer while it is busy",
+          in_range(1, 1024));
+    visit("budget_tokens", self.budget_tokens, "stop cleanly when an endpoint has read so many (0 = any number)",
+          in_range(0, 1e15));
+    visit("budget_cost", self.budget_cost, "stop cleanly when they cost so much (0 = any)", in_range(0.0, 1e9));
+    visit("prompt_price", self.prompt_price, "price of a million tokens read", in_range(0.0, 1e6));
   }
 };
 

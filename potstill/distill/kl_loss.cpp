@@ -2,13 +2,11 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <cmath>
 
 #include "potstill/base/check.h"
 #include "potstill/base/error.h"
 #include "potstill/distill/loss_rows.h"
-#include "potstill/nn/matmul.h"
 
 namespace potstill {
 namespace {
@@ -53,28 +51,20 @@ KlLossSums chunk_loss(at::Tensor student, at::Tensor teacher, const at::Tensor& 
   const double alpha = options.alpha, temperature = options.temperature;
   KlLossSums sums;
   sums.tokens = student.size(0);
-  const auto label_logits = student.gather(1, labels.unsqueeze(1));
-  const auto log_sum = at::logsumexp(student, 1, /*keepdim=*/true);
-  sums.ce = (log_sum - label_logits).sum(at::kDouble).item<double>();
-
   // d(1 - α)·CE is put aside before the logits are overwritten; at α = 1, the usual case, there is none.
-  at::Tensor ce_gradient;
-  if (want_gradient && alpha < 1) {
-    ce_gradient = at::exp(student - log_sum);
-    ce_gradient.scatter_add_(1, labels.unsqueeze(1), at::full_like(label_logits, -1.0));
-    ce_gradient.mul_(1 - alpha);
-  }
+  const CrossEntropyPart ce = cross_entropy_part(student, labels, want_gradient ? 1 - alpha : 0);
+  sums.ce = ce.sum;
   if (temperature != 1) {
     student.mul_(1 / temperature);
     teacher.mul_(1 / temperature);
   }
-  student.sub_(temperature == 1 ? log_sum : at::logsumexp(student, 1, true));  // log q
-  teacher.sub_(at::logsumexp(teacher, 1, true));                               // log p
+  student.sub_(temperature == 1 ? ce.log_sum : at::logsumexp(student, 1, true));  // log q
+  teacher.sub_(at::logsumexp(teacher, 1, true));                                  // log p
   sums.kl = divergence(student, teacher, options, want_gradient);
   sums.loss = alpha * temperature * temperature * sums.kl + (1 - alpha) * sums.ce;
   if (want_gradient) {
     student.mul_(alpha * temperature);
-    if (ce_gradient.defined()) student.add_(ce_gradient);
+    if (ce.gradient.defined()) student.add_(ce.gradient);
   }
   return sums;
 }
@@ -94,50 +84,28 @@ Divergence parse_divergence(std::string_view name) {
   if (name == "forward-kl") return Divergence::kForwardKl;
   if (name == "reverse-kl") return Divergence::kReverseKl;
   if (name == "jsd") return Divergence::kJsd;
-  throw Error(ErrorKind::kUsage, "divergence", fmt::format("'{}' is none", name), "forward-kl, reverse-kl or jsd");
-}
-
-KlLossSums& KlLossSums::operator+=(const KlLossSums& other) {
-  loss += other.loss;
-  kl += other.kl;
-  ce += other.ce;
-  tokens += other.tokens;
-  return *this;
-}
-
-at::Tensor head_logits(const at::Tensor& hidden, const at::Tensor& head) {
-  return times_transposed(hidden.to(head.scalar_type()), head).to(at::kFloat);
+  if (name == "uld") return Divergence::kUld;
+  throw Error(ErrorKind::kUsage, "divergence", fmt::format("'{}' is none", name), "forward-kl, reverse-kl, jsd or uld");
 }
 
 KlLossSums kl_loss(const at::Tensor& hidden, const at::Tensor& head, const at::Tensor& labels,
                    const TeacherLogits& teacher, const KlLossOptions& options, double grad_scale,
                    at::Tensor* grad_hidden) {
-  const at::NoGradGuard no_grad;
-  POTSTILL_CHECK(options.vocab_limit > 0 && options.vocab_limit <= head.size(0));
-  POTSTILL_CHECK(labels.size(0) == hidden.size(0) && options.rows > 0);
-  const auto real_head = head.narrow(0, 0, options.vocab_limit);
-  if (grad_hidden) *grad_hidden = at::empty_like(hidden);
-  KlLossSums total;
-  for (int64_t begin = 0; begin < hidden.size(0); begin += options.rows) {
-    const int64_t count = std::min(options.rows, hidden.size(0) - begin);
-    at::Tensor logits = head_logits(hidden.narrow(0, begin, count), real_head);
-    const auto teacher_logits = teacher(begin, begin + count);
-    const auto chunk_labels = labels.narrow(0, begin, count);
-    at::Tensor logits_gradient;  // scaled before it is rounded: in 16 bits the product's range matters
+  POTSTILL_CHECK(options.divergence != Divergence::kUld);
+  const auto chunk = [&](at::Tensor logits, int64_t begin, const at::Tensor& chunk_labels, at::Tensor* gradient) {
+    const auto teacher_logits = teacher(begin, begin + logits.size(0));
     if (logits.device().is_cpu() && options.divergence == Divergence::kForwardKl) {
-      if (grad_hidden) {
+      if (gradient) {  // scaled before it is rounded: in 16 bits the product's range matters
         const bool in_place = head.scalar_type() == at::kFloat;
-        logits_gradient = in_place ? logits : at::empty(logits.sizes(), logits.options().dtype(head.scalar_type()));
+        *gradient = in_place ? logits : at::empty(logits.sizes(), logits.options().dtype(head.scalar_type()));
       }
-      total += row_sums(logits, teacher_logits, chunk_labels, options, grad_scale, logits_gradient);
-    } else {
-      total += chunk_loss(logits, teacher_logits, chunk_labels, options, grad_hidden != nullptr);
-      logits_gradient = logits.mul_(grad_scale).to(head.scalar_type());
+      return row_sums(logits, teacher_logits, chunk_labels, options, grad_scale, gradient ? *gradient : at::Tensor());
     }
-    if (!grad_hidden) continue;
-    grad_hidden->narrow(0, begin, count).copy_(times(logits_gradient, real_head));
-  }
-  return total;
+    const KlLossSums sums = chunk_loss(logits, teacher_logits, chunk_labels, options, gradient != nullptr);
+    if (gradient) *gradient = logits.mul_(grad_scale);
+    return sums;
+  };
+  return fused_head_loss(hidden, head, labels, options.vocab_limit, options.rows, chunk, grad_hidden);
 }
 
 }  // namespace potstill

@@ -9,6 +9,7 @@
 #include "potstill/base/error.h"
 #include "potstill/base/log.h"
 #include "potstill/base/rng.h"
+#include "potstill/base/sha256.h"
 
 namespace potstill {
 namespace {
@@ -74,6 +75,18 @@ TurnEnd turn_end(const Tokenizer& tokenizer, const ChatTemplate& chat_template, 
 
 }  // namespace
 
+namespace {
+
+// The first 8 bytes of SHA-256 over roles and contents.
+int64_t hash_of(std::span<const ChatMessage> messages) {
+  std::string text;
+  for (const auto& message : messages)
+    text += fmt::format("{}:{}:{}", message.role, message.content.size(), message.content);
+  return static_cast<int64_t>(std::stoull(sha256_hex(text).substr(0, 16), nullptr, 16));
+}
+
+}  // namespace
+
 std::vector<int64_t> DistillRecord::answer_positions() const {
   std::vector<int64_t> positions;
   for (size_t i = 0; i + 1 < tokens.size(); ++i) {
@@ -99,6 +112,7 @@ DistillRecord make_distill_record(std::span<const ChatMessage> messages, const T
                                   const ChatTemplate& chat_template, std::string_view where) {
   const TurnEnd end = turn_end(tokenizer, chat_template, where);
   DistillRecord record;
+  record.text_hash = hash_of(messages);
   std::string done;  // text that is cut into tokens already
   for (size_t i = 0; i < messages.size(); ++i) {
     if (messages[i].role != "assistant") continue;

@@ -20,6 +20,7 @@ struct DistillRecord {
   std::vector<TokenId> tokens;
   std::vector<uint8_t> is_answer;  // 1 on an answer's tokens and the token that ends its turn
   int64_t line = 0;                // in the data file
+  int64_t text_hash = 0;           // of the conversation, whatever the tokenizer
 
   std::vector<int64_t> answer_positions() const;
 };

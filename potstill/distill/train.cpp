@@ -8,18 +8,19 @@
 #include <cstdlib>
 #include <memory>
 
+#include "potstill/base/atomic_file.h"
 #include "potstill/base/error.h"
 #include "potstill/base/interrupt.h"
 #include "potstill/base/log.h"
+#include "potstill/base/machine.h"
 #include "potstill/base/rng.h"
 #include "potstill/base/sha256.h"
 #include "potstill/distill/batches.h"
 #include "potstill/distill/checkpoint.h"
+#include "potstill/distill/delta_norms.h"
 #include "potstill/distill/kl_loss.h"
-#include "potstill/distill/knowledge_cache.h"
-#include "potstill/optim/adamw.h"
-#include "potstill/optim/lora_muon.h"
-#include "potstill/optim/muon.h"
+#include "potstill/distill/knowledge.h"
+#include "potstill/nn/product_rate.h"
 #include "potstill/optim/schedule.h"
 
 namespace potstill {
@@ -28,22 +29,6 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
-
-std::unique_ptr<Optimizer> make_optimizer(const std::string& name, const DistillConfig& config,
-                                          std::vector<at::Tensor> parameters) {
-  if (name == "adamw") {
-    return std::make_unique<AdamW>(
-        std::move(parameters),
-        AdamWOptions{.beta1 = config.beta1, .beta2 = config.beta2, .weight_decay = config.weight_decay});
-  }
-  if (name == "lora-muon") {
-    return std::make_unique<LoraMuon>(
-        std::move(parameters), LoraMuonOptions{.momentum = config.momentum, .weight_decay = config.weight_decay});
-  }
-  return std::make_unique<Muon>(std::move(parameters), MuonOptions{.momentum = config.momentum,
-                                                                   .weight_decay = config.weight_decay,
-                                                                   .scale = parse_muon_scale(config.muon_scale)});
-}
 
 // Peak 1: a phase's own rate is multiplied in.
 CosineSchedule make_schedule(const DistillConfig& config, int64_t num_steps) {
@@ -59,31 +44,6 @@ struct Diverged {
 
 constexpr int kMostRetries = 2;
 constexpr const char* kGood = "good/";  // before the names of a checkpoint's tensors that are the last good step's
-
-nlohmann::json to_json(const Agreement& a) {
-  return {{"kl", a.kl}, {"top1", a.top1}, {"ce", a.ce}, {"teacher_ce", a.teacher_ce}, {"tokens", a.tokens}};
-}
-Agreement agreement_from_json(const nlohmann::json& j) {
-  return {.kl = j.at("kl"),
-          .top1 = j.at("top1"),
-          .ce = j.at("ce"),
-          .teacher_ce = j.at("teacher_ce"),
-          .tokens = j.at("tokens")};
-}
-
-TrainStep step_from_json(const nlohmann::json& j) {
-  return {.step = j.at("step"),
-          .num_steps = j.at("num_steps"),
-          .loss = j.at("loss"),
-          .kl = j.at("kl"),
-          .ce = j.at("ce"),
-          .lr = j.at("lr"),
-          .grad_norm = j.at("grad_norm"),
-          .update_rms = j.at("update_rms"),
-          .tokens = j.at("tokens"),
-          .answer_tokens = j.at("answer_tokens"),
-          .seconds = j.at("seconds")};
-}
 
 // The state of one run and its parts: forward and backward of a step, the optimizer's step, measuring, saving.
 class Run {
@@ -118,10 +78,16 @@ class Run {
     parameters_ = lora_parameters(adapter_);
     phases_ = optimizer_phases(config.optimizer);
     enter_phase();
+    plan_memory();
+    if (hooks.measure_deltas) {
+      deltas_ = std::make_unique<DeltaNorms>(adapter_, student_);
+      flops_per_second_ = measured_flops_per_second(student_.dtype(), student_.device());
+    }
   }
 
   TrainResult run() {
     if (hooks_.on_start) hooks_.on_start(adapter_);
+    if (hooks_.group) meet_ranks();
     restore();
     if (good_.tensors.empty()) keep_good();  // for a first step that is not finite
     while (done_ < static_cast<int64_t>(plan_.size()) && !stopped_) {
@@ -133,15 +99,84 @@ class Run {
       }
       const bool last = done_ == static_cast<int64_t>(plan_.size());
       if (last || (config_.eval_every > 0 && done_ % config_.eval_every == 0)) measure();
-      const bool interrupted = interrupt_requested();
+      const bool interrupted = hooks_.group ? interrupted_ : interrupt_requested();
       const bool due = config_.checkpoint_every > 0 && done_ % config_.checkpoint_every == 0 && !last;
-      if (!checkpoint_folder_.empty() && (due || interrupted)) save();
-      if (!last) throw_if_interrupted();
+      if (!checkpoint_folder_.empty() && is_first_rank() && (due || interrupted)) save();
+      if (!last && interrupted) {
+        throw_if_interrupted();
+        throw Error(ErrorKind::kInterrupted, "train", "another rank was interrupted", "the same command goes on");
+      }
     }
     return result();
   }
 
  private:
+  bool is_first_rank() const { return !hooks_.group || hooks_.group->rank() == 0; }
+
+  // The largest packed batch that the plan will make, by this rank.
+  LargestBatch largest_batch() const {
+    LargestBatch largest;
+    for (const auto& records : plan_) {
+      LargestBatch batch;
+      for (const int64_t record : share_of_rank(records, hooks_.group)) {
+        const auto index = static_cast<size_t>(record);
+        const auto length = static_cast<int64_t>(data_.records[index].tokens.size());
+        if (batch.tokens > 0 && batch.tokens + length > config_.tokens_per_batch) batch = {};
+        batch.tokens += length;
+        batch.answer_tokens += offsets_[index + 1] - offsets_[index];
+        largest.tokens = std::max(largest.tokens, batch.tokens);
+        largest.answer_tokens = std::max(largest.answer_tokens, batch.answer_tokens);
+      }
+    }
+    return largest;
+  }
+
+  void plan_memory() {
+    const uint64_t resident = rss_bytes();
+    const auto table = [&](bool checkpoints) {
+      return training_memory(student_, adapter_, config_, resident, largest_batch(), checkpoints);
+    };
+    checkpoint_activations_ = choose_checkpointing(config_, table(false), resident, available_memory_bytes());
+    if (hooks_.on_plan) hooks_.on_plan(table(checkpoint_activations_), checkpoint_activations_);
+  }
+
+  // All ranks train the same thing, and go on from rank 0's checkpoint.
+  void meet_ranks() {
+    hooks_.group->require_equal(work_hash(), "settings, models or data");
+    const auto file = checkpoint_folder_ / "checkpoint.safetensors";
+    const bool has_one = is_first_rank() && !checkpoint_folder_.empty() && std::filesystem::exists(file);
+    const std::string bytes = hooks_.group->from_first(has_one ? read_file(file) : std::string());
+    if (is_first_rank() || checkpoint_folder_.empty()) return;
+    std::filesystem::create_directories(checkpoint_folder_);
+    std::filesystem::remove(file);
+    if (!bytes.empty()) write_file_atomically(file, bytes);
+  }
+
+  // Sums of this rank and its gradients become those of all.
+  void share_sums(KlLossSums& sums, TrainStep& log) {
+    // Others may need longer for their pairs, so patience grows with the steps.
+    const auto slowest = std::chrono::milliseconds(static_cast<int64_t>(4000 * slowest_step_));
+    const auto patience = std::max(RankGroup::kPatience, slowest);
+    const auto all = hooks_.group->sum({sums.loss, sums.kl, sums.ce, static_cast<double>(sums.tokens),
+                                        static_cast<double>(log.tokens), interrupt_requested() ? 1.0 : 0.0},
+                                       patience);
+    sums = {.loss = all[0], .kl = all[1], .ce = all[2], .tokens = std::llround(all[3])};
+    log.tokens = std::llround(all[4]);
+    interrupted_ = all[5] > 0;
+    std::vector<at::Tensor> flat;
+    for (const auto& parameter : parameters_) {
+      flat.push_back((parameter.grad().defined() ? parameter.grad() : at::zeros_like(parameter)).reshape({-1}).cpu());
+    }
+    at::Tensor together = at::cat(flat);
+    hooks_.group->sum(together, patience);
+    int64_t begin = 0;
+    for (const auto& parameter : parameters_) {
+      at::Tensor(parameter).mutable_grad() =
+          together.narrow(0, begin, parameter.numel()).reshape(parameter.sizes()).to(parameter.device());
+      begin += parameter.numel();
+    }
+  }
+
   // Loss and gradients of the pairs of one step, cut into packed batches that fit the token budget.
   KlLossSums accumulate_gradients(std::span<const int64_t> records, TrainStep& log) {
     const KlLossOptions options{.divergence = parse_divergence(config_.divergence),
@@ -155,22 +190,21 @@ class Run {
       log.answer_tokens += offsets_[index + 1] - offsets_[index];
     }
     KlLossSums sums;
-    const auto batches = make_answer_batches(data_, offsets_, records, config_.tokens_per_batch, student_.device());
+    const auto mine = share_of_rank(records, hooks_.group);
+    const auto batches = make_answer_batches(data_, offsets_, mine, config_.tokens_per_batch, student_.device());
     for (size_t b = 0; b < batches.size(); ++b) {
       const AnswerBatch& batch = batches[b];
       set_dropout_seeds(b);
-      const auto rows = student_.hidden_states(batch.packed).index_select(0, batch.rows);
-      const TeacherLogits teacher = [&](int64_t begin, int64_t end) {
-        return teacher_.logits(batch.positions.narrow(0, begin, end - begin), student_.device())
-            .narrow(1, 0, vocab_limit_);
-      };
+      const auto rows = student_.hidden_states(batch.packed, checkpoint_activations_).index_select(0, batch.rows);
       at::Tensor gradient;
-      sums += kl_loss(rows.detach(), student_.lm_head, batch.labels, teacher, options,
-                      1.0 / static_cast<double>(log.answer_tokens), &gradient);
-      if (!std::isfinite(sums.loss)) throw Diverged{"the loss is not finite"};
+      sums += teacher_.loss(rows.detach(), student_.lm_head, batch.labels, batch.positions, options,
+                            1.0 / static_cast<double>(log.answer_tokens), &gradient);
+      if (!std::isfinite(sums.loss)) break;  // all ranks hear of it below
       rows.backward(gradient);
       log.tokens += batch.packed.num_tokens();
     }
+    if (hooks_.group) share_sums(sums, log);
+    if (!std::isfinite(sums.loss)) throw Diverged{"the loss is not finite"};
     return sums;
   }
 
@@ -183,7 +217,9 @@ class Run {
   void take_step() {
     const auto start = Clock::now();
     const auto& records = plan_[static_cast<size_t>(done_)];
-    TrainStep log{.step = done_ + 1, .num_steps = static_cast<int64_t>(plan_.size())};
+    TrainStep log{.step = done_ + 1,
+                  .num_steps = static_cast<int64_t>(plan_.size()),
+                  .term = loss_term_name(config_, teacher_.quantity())};
     enter_phase();
     log.lr = lr();
     zero_grad(parameters_);
@@ -194,12 +230,21 @@ class Run {
     log.ce = sums.ce / count;
     log.grad_norm = clip_grad_norm(parameters_, config_.max_grad_norm);
     if (!std::isfinite(log.grad_norm)) throw Diverged{"the gradient is not finite"};
-    watch(log.loss);
+    watch(log);
     const auto optimizer_start = Clock::now();
     optimizer_->step(log.lr);
     log.optimizer_seconds = seconds_since(optimizer_start);
     log.update_rms = optimizer_->update_rms();
+    log.orthogonality_error = optimizer_->orthogonality_error();
     log.seconds = seconds_since(start);
+    slowest_step_ = std::max(slowest_step_, log.seconds);
+    if (deltas_) {
+      log.delta_norm_ratio = deltas_->largest_ratio();
+      const auto ranks = static_cast<double>(hooks_.group ? hooks_.group->size() : 1);
+      log.flop_share = step_flops(student_, adapter_, log.tokens, log.answer_tokens, teacher_.head_width(),
+                                  checkpoint_activations_) /
+                       (ranks * log.seconds * flops_per_second_);
+    }
     steps_.push_back(log);
     ++done_;
     if (hooks_.on_step) hooks_.on_step(log);
@@ -228,7 +273,11 @@ class Run {
   // Where a diverged run goes on from: the step at hand.
   void keep_good() {
     good_ = {.work = {},
-             .state = {{"done", done_}, {"smoothed", smoothed_}, {"lowest", lowest_}, {"steps", steps_.size()}},
+             .state = {{"done", done_},
+                       {"smoothed", smoothed_},
+                       {"lowest", lowest_},
+                       {"nats", nats_},
+                       {"steps", steps_.size()}},
              .tensors = current_tensors()};
     for (auto& [name, tensor] : good_.tensors) tensor = tensor.detach().clone();
   }
@@ -243,6 +292,7 @@ class Run {
     done_ = good_.state.at("done");
     smoothed_ = good_.state.at("smoothed");
     lowest_ = good_.state.at("lowest");
+    nats_ = good_.state.at("nats");
     steps_.resize(good_.state.at("steps"));
     while (!evals_.empty() && evals_.back().at("step").get<int64_t>() > done_) evals_.erase(evals_.size() - 1);
     optimizer_ = nullptr;
@@ -282,17 +332,26 @@ class Run {
   }
 
   // The loss of the step at hand, before it changes anything: keeps what it was computed from where it is the lowest so
-  // far, and throws where it is far above that. Smoothed: single steps scatter with the few answer tokens that they
-  // hold.
-  void watch(double loss) {
-    const double first = done_ == 0 ? loss : steps_.front().loss;
-    const double smoothed = done_ == 0 ? loss : 0.8 * smoothed_ + 0.2 * loss;
-    if (done_ > 0 && smoothed > 3 * std::max(lowest_, 0.1 * first) && smoothed > first) {
+  // far, and throws where the run diverges. Smoothed: single steps scatter with the few answer tokens that they hold.
+  void watch(const TrainStep& log) {
+    const auto smooth = [&](double before, double now) { return done_ == 0 ? now : 0.8 * before + 0.2 * now; };
+    const double nats = config_.alpha * log.kl + (1 - config_.alpha) * log.ce;  // the loss without T²
+    const double smoothed = smooth(smoothed_, log.loss), smoothed_nats = smooth(nats_, nats);
+    if (done_ > 0 && smoothed > 3 * lowest_) {
       throw Diverged{
           fmt::format("training diverges: the loss rose to {:.3g} (smoothed) from {:.3g}", smoothed, lowest_)};
     }
+    const TrainStep& first = done_ == 0 ? log : steps_.front();
+    const double first_nats = config_.alpha * first.kl + (1 - config_.alpha) * first.ce;
+    const double guess = std::log(static_cast<double>(vocab_limit_));
+    if (done_ > 0 && smoothed_nats > guess && smoothed_nats > first_nats) {
+      throw Diverged{fmt::format(
+          "training diverges: {:.3g} nats a token (smoothed) are more than the {:.3g} of a guess over {} tokens",
+          smoothed_nats, guess, vocab_limit_)};
+    }
     if (done_ == 0 || smoothed <= lowest_) keep_good();
     smoothed_ = smoothed;
+    nats_ = smoothed_nats;
     lowest_ = done_ == 0 ? smoothed : std::min(lowest_, smoothed);
   }
 
@@ -308,16 +367,16 @@ class Run {
 
   void measure() {
     if (data_.held_out.empty()) return;
-    held_out_ =
-        measure_agreement(student_, teacher_, data_, data_.held_out, config_.tokens_per_batch, config_.loss_rows);
-    evals_.push_back({{"step", done_}, {"held_out", to_json(held_out_)}});
+    held_out_ = measure_agreement(student_, teacher_, data_, data_.held_out, config_.tokens_per_batch,
+                                  config_.loss_rows, hooks_.group);
+    evals_.push_back({{"step", done_}, {"held_out", nlohmann::json(to_json(held_out_))}});
     if (hooks_.on_eval && !hooks_.on_eval(done_, held_out_)) stopped_ = true;
   }
 
   // What must be the same for a checkpoint to be of this run.
   std::string work_hash() const {
     auto settings = config_to_json(config_);
-    settings.erase("checkpoint_every");
+    for (const char* name : {"checkpoint_every", "checkpoint_activations"}) settings.erase(name);
     return sha256_hex(fmt::format("{} {} {} {} {} {}", settings.dump(), seed_, sequences_hash(data_),
                                   fmt::join(data_.train, ","), teacher_.where(), at::toString(student_.dtype())));
   }
@@ -333,6 +392,7 @@ class Run {
     checkpoint.state["evals"] = evals_;
     checkpoint.state["smoothed"] = smoothed_;
     checkpoint.state["lowest"] = lowest_;
+    checkpoint.state["nats"] = nats_;
     save_checkpoint(checkpoint_folder_, checkpoint);
   }
 
@@ -355,6 +415,7 @@ class Run {
     take_tensors(tensors);
     smoothed_ = checkpoint->state.at("smoothed");
     lowest_ = checkpoint->state.at("lowest");
+    nats_ = checkpoint->state.at("nats");
     evals_ = checkpoint->state.at("evals");
     for (const auto& step : checkpoint->state.at("steps")) {
       steps_.push_back(step_from_json(step));
@@ -407,67 +468,15 @@ class Run {
   std::vector<TrainStep> steps_;
   nlohmann::json evals_ = nlohmann::json::array();
   Agreement held_out_;
-  double smoothed_ = 0, lowest_ = 0;
+  double smoothed_ = 0, lowest_ = 0, nats_ = 0;  // of the loss; nats_: without T²
+  bool checkpoint_activations_ = false;
+  bool interrupted_ = false;  // some rank was
+  double slowest_step_ = 0;   // seconds
+  std::unique_ptr<DeltaNorms> deltas_;
+  double flops_per_second_ = 0;
 };
 
 }  // namespace
-
-nlohmann::ordered_json to_json(const TrainStep& step) {
-  return {{"step", step.step},
-          {"num_steps", step.num_steps},
-          {"loss", step.loss},
-          {"kl", step.kl},
-          {"ce", step.ce},
-          {"lr", step.lr},
-          {"grad_norm", step.grad_norm},
-          {"update_rms", step.update_rms},
-          {"tokens", step.tokens},
-          {"answer_tokens", step.answer_tokens},
-          {"seconds", step.seconds},
-          {"tokens_per_s", step.seconds > 0 ? static_cast<double>(step.tokens) / step.seconds : 0.0}};
-}
-
-std::vector<OptimizerPhase> optimizer_phases(const std::string& text) {
-  constexpr const char* kHow = "muon, adamw or lora-muon; or several in turn with their shares, adamw:0.5,muon:0.5";
-  const auto refuse = [&](const std::string& what) { throw Error(ErrorKind::kUsage, "optimizer", what, kHow); };
-  std::vector<OptimizerPhase> phases;
-  double until = 0;
-  for (size_t begin = 0; begin <= text.size();) {
-    const size_t end = std::min(text.find(',', begin), text.size());
-    const std::string part = text.substr(begin, end - begin);
-    begin = end + 1;
-    const size_t colon = part.find(':');
-    const std::string name = part.substr(0, colon);
-    if (name != "muon" && name != "adamw" && name != "lora-muon") refuse(fmt::format("'{}' is no optimizer", name));
-    double share = 1;
-    if (colon != std::string::npos) {
-      char* rest = nullptr;
-      share = std::strtod(part.c_str() + colon + 1, &rest);
-      if (*rest != 0 || !(share > 0 && share <= 1)) refuse(fmt::format("'{}' is no share of the steps", part));
-    }
-    until += share;
-    phases.push_back({name, until});
-  }
-  if (std::abs(until - 1) > 1e-6) refuse(fmt::format("the shares of '{}' add up to {}, not 1", text, until));
-  return phases;
-}
-
-double DistillConfig::peak_lr() const { return peak_lr(optimizer_phases(optimizer).front().optimizer); }
-
-double DistillConfig::peak_lr(const std::string& name) const {
-  if (lr > 0) return lr;
-  if (name == "adamw") return 5e-4;
-  if (name == "lora-muon") return 0.05;
-  switch (parse_muon_scale(muon_scale)) {
-    case MuonScale::kOriginal:
-      return 0.02;
-    case MuonScale::kMatchRmsAdamw:
-      return 2e-3;
-    case MuonScale::kSpectralUnclamped:
-      return 0.02;
-  }
-  return lr;
-}
 
 int64_t num_train_steps(const DistillConfig& config, int64_t train_pairs) {
   std::vector<int64_t> pairs(static_cast<size_t>(train_pairs));

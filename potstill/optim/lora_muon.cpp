@@ -56,6 +56,7 @@ void LoraMuon::step(double lr) {
   const at::NoGradGuard no_grad;
   double squares = 0;
   int64_t count = 0;
+  OrthogonalityError error;
   const auto direction = [&](at::Tensor& momentum, const std::vector<at::Tensor>& parameters) {
     const auto gradients = stacked_gradients(parameters);
     momentum.lerp_(gradients, 1 - options_.momentum);
@@ -73,11 +74,15 @@ void LoraMuon::step(double lr) {
     const auto root_a = inverse_root(at::bmm(a64, a64.transpose(1, 2)), options_.damping);
     const auto root_b = inverse_root(at::bmm(b64.transpose(1, 2), b64), options_.damping);
     const auto u_a = direction(group.momentum_a, group.a), u_b = direction(group.momentum_b, group.b);
-    const auto step_b = at::bmm(newton_schulz(at::bmm(u_b, root_a), options_.newton_schulz), root_a);
-    const auto step_a = at::bmm(root_b, newton_schulz(at::bmm(root_b, u_a), options_.newton_schulz));
+    const auto orthogonal_b = newton_schulz(at::bmm(u_b, root_a), options_.newton_schulz);
+    const auto orthogonal_a = newton_schulz(at::bmm(root_b, u_a), options_.newton_schulz);
+    error.add(orthogonal_b);
+    error.add(orthogonal_a);
+    const auto step_b = at::bmm(orthogonal_b, root_a), step_a = at::bmm(root_b, orthogonal_a);
     apply(group.b, b, step_b * (-0.5 * lr));
     apply(group.a, a, step_a * (-0.5 * lr));
   }
+  orthogonality_error_ = error.mean();
   update_rms_ = count == 0 ? 0 : std::sqrt(squares / static_cast<double>(count));
 }
 

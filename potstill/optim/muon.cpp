@@ -68,16 +68,20 @@ void Muon::step(double lr) {
   const at::NoGradGuard no_grad;
   double squares = 0;
   int64_t count = 0;
+  OrthogonalityError error;
   for (Group& group : groups_) {
     const auto gradients = stacked_gradients(group.parameters);
     group.momentum.lerp_(gradients, 1 - options_.momentum);
     const auto direction = options_.nesterov ? gradients.lerp(group.momentum, options_.momentum) : group.momentum;
-    at::Tensor update = newton_schulz(direction, options_.newton_schulz) * (-lr * group.scale);
+    const at::Tensor orthogonal = newton_schulz(direction, options_.newton_schulz);
+    error.add(orthogonal);
+    at::Tensor update = orthogonal * (-lr * group.scale);
     if (options_.weight_decay != 0) update = update.sub(at::stack(group.parameters), lr * options_.weight_decay);
     at::_foreach_add_(group.parameters, update.unbind(0));
     squares += update.square().sum(at::kDouble).item<double>();
     count += update.numel();
   }
+  orthogonality_error_ = error.mean();
   update_rms_ = count == 0 ? 0 : std::sqrt(squares / static_cast<double>(count));
 }
 

@@ -1,5 +1,8 @@
 #include "potstill/optim/newton_schulz.h"
 
+#include <algorithm>
+#include <cmath>
+
 #include "potstill/base/check.h"
 
 namespace potstill {
@@ -43,6 +46,16 @@ at::Tensor newton_schulz_gram(const at::Tensor& g, const NewtonSchulzOptions& op
   }
   const auto result = options.steps == 0 ? x : at::bmm(product.to(at::kFloat), x);
   return g.size(1) > g.size(2) ? result.transpose(1, 2) : result;
+}
+
+void OrthogonalityError::add(const at::Tensor& o) {
+  const auto x = wide(o);
+  const auto gram = at::bmm(x, x.transpose(1, 2)).to(at::kDouble);
+  const auto identity = at::eye(gram.size(1), gram.options());
+  const auto errors = (gram - identity).square().sum({1, 2}).sqrt() / std::sqrt(static_cast<double>(gram.size(1)));
+  const auto has_direction = gram.diagonal(0, 1, 2).sum(1).gt(0);
+  sum_ += at::where(has_direction, errors, 0.0).sum().item<double>();
+  count_ += has_direction.sum().item<int64_t>();
 }
 
 at::Tensor newton_schulz(const at::Tensor& g, const NewtonSchulzOptions& options) {

@@ -25,4 +25,16 @@ at::Tensor newton_schulz_direct(const at::Tensor& g, const NewtonSchulzOptions& 
 // condition number.
 at::Tensor newton_schulz_gram(const at::Tensor& g, const NewtonSchulzOptions& options = {});
 
+// ||O Oᵀ - I||_F / sqrt(short side) of each matrix of a batch [n, rows, cols], added to a mean that leaves zero
+// matrices out.
+class OrthogonalityError {
+ public:
+  void add(const at::Tensor& o);
+  double mean() const { return count_ == 0 ? 0 : sum_ / static_cast<double>(count_); }
+
+ private:
+  double sum_ = 0;
+  int64_t count_ = 0;
+};
+
 }  // namespace potstill

@@ -4,6 +4,7 @@
 #include <ATen/ATen.h>
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -30,9 +31,13 @@ class Optimizer {
 
   // Root mean square of what the last step added to a parameter's entry, decay included.
   double update_rms() const { return update_rms_; }
+  // Of the last step's orthogonalised directions O: mean over the matrices that have a direction of
+  // ||O Oᵀ - I||_F / sqrt(short side). Nothing for an optimizer without them.
+  std::optional<double> orthogonality_error() const { return orthogonality_error_; }
 
  protected:
   double update_rms_ = 0;
+  std::optional<double> orthogonality_error_;
 };
 
 // Scales all gradients by the same factor so that their joint norm is at most max_norm (0 = no limit). Returns the norm

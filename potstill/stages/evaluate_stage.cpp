@@ -14,7 +14,7 @@
 #include "potstill/base/log.h"
 #include "potstill/base/machine.h"
 #include "potstill/distill/agreement.h"
-#include "potstill/distill/knowledge_cache.h"
+#include "potstill/distill/knowledge.h"
 #include "potstill/edge/edge_model.h"
 #include "potstill/eval/own_task.h"
 #include "potstill/eval/results_json.h"
@@ -35,7 +35,7 @@ double seconds_since(Clock::time_point start) { return std::chrono::duration<dou
 
 // What every model is compared with.
 struct Reference {
-  std::unique_ptr<KnowledgeCache> teacher;  // null: no comparison
+  fs::path knowledge;  // a cache; empty: no comparison
   fs::path pairs;
   DistillDataConfig data;
   uint64_t seed;
@@ -44,18 +44,18 @@ struct Reference {
 };
 
 void add_agreement(const ModelPackage& package, const Reference& reference, Json& entry) {
-  require_same_tokenizer(*package.tokenizer, package.path.string(), reference.teacher->tokenizer(),
-                         reference.teacher->where());
   const DistillData data =
       load_distill_data(reference.pairs, *package.tokenizer, package.chat_template, reference.data, reference.seed);
-  reference.teacher->require_data(data);
+  const auto teacher =
+      open_knowledge(reference.knowledge, package, data, reference.data, reference.dtype, reference.device);
   if (data.held_out.empty()) {
     throw Error(ErrorKind::kInput, reference.pairs.string(), "holds out no pair to measure on",
                 "set held_out above 0, and have more pairs");
   }
   const Transformer model = load_transformer(package, reference.dtype, reference.device);
-  const Agreement agreement = measure_agreement(model, *reference.teacher, data, data.held_out);
-  entry["kl"] = agreement.kl;
+  const Agreement agreement = measure_agreement(model, *teacher, data, data.held_out);
+  entry[std::string(quantity_name(agreement.quantity))] = agreement.kl;
+  entry["knowledge"] = knowledge_summary(read_json_file(reference.knowledge / "knowledge.json"), agreement.quantity);
   entry["top1_agreement"] = agreement.top1;
   entry["pairs_perplexity"] = std::exp(agreement.ce);
   entry["teacher_pairs_perplexity"] = std::exp(agreement.teacher_ce);
@@ -136,7 +136,7 @@ Json evaluate_model(const EvaluatedModel& model, const Reference& reference, con
                 {"format", package.format},
                 {"parameters", num_parameters(package.config)},
                 {"size_bytes", weights_bytes(model.path)}};
-  if (reference.teacher) add_agreement(package, reference, entry);
+  if (!reference.knowledge.empty()) add_agreement(package, reference, entry);
   if (!config.text.empty()) {
     const PerplexityOptions options{
         .limit_tokens = config.text_tokens, .dtype = inputs.dtype, .device = inputs.device, .progress = {}};
@@ -212,7 +212,7 @@ Json evaluate_models(const EvaluateInputs& inputs, const EvalConfig& config, con
                      uint64_t seed, const fs::path& work, const fs::path& samples, const std::string& samples_suffix) {
   check_config(config, "evaluate");
   const auto device = compute_device(inputs.device);
-  Reference reference{.teacher = nullptr,
+  Reference reference{.knowledge = inputs.knowledge,
                       .pairs = inputs.pairs,
                       .data = data,
                       .seed = seed,
@@ -226,9 +226,6 @@ Json evaluate_models(const EvaluateInputs& inputs, const EvalConfig& config, con
     if (!done.empty() && fs::exists(done)) {
       models.push_back(Json::parse(read_file(done)));
       continue;
-    }
-    if (!inputs.knowledge.empty() && !reference.teacher) {
-      reference.teacher = std::make_unique<KnowledgeCache>(inputs.knowledge, reference.dtype, device);
     }
     log_info("evaluate: {} ({})", model.label, model.path.string());
     const fs::path journal = work.empty() ? fs::path() : work / fmt::format("scores-{}.jsonl", i);
@@ -271,7 +268,16 @@ std::string evaluation_table(const Json& models) {
       if (std::ranges::find(tasks, item.key()) == tasks.end()) tasks.push_back(item.key());
     }
   }
-  std::vector<std::vector<std::string>> rows{{"model", "size", "KL", "top-1", "ppl (pairs)", "ppl (text)", "ms/token"}};
+  // One teacher, so one quantity.
+  std::string kl_key = "kl", kl_title = "KL";
+  for (const Quantity quantity : {Quantity::kTopKKl, Quantity::kUld}) {
+    const std::string name(quantity_name(quantity));
+    if (std::ranges::none_of(models, [&](const Json& model) { return model.contains(name); })) continue;
+    kl_key = name;
+    kl_title = quantity_title(quantity);
+  }
+  std::vector<std::vector<std::string>> rows{
+      {"model", "size", kl_title, "top-1", "ppl (pairs)", "ppl (text)", "ms/token"}};
   for (const auto& task : tasks) {
     rows[0].push_back(task + " acc");
     rows[0].push_back(task + " acc_norm");
@@ -281,7 +287,7 @@ std::string evaluation_table(const Json& models) {
   };
   for (const auto& model : models) {
     rows.push_back({model["label"].get<std::string>(), format_bytes(model["size_bytes"].get<uint64_t>()),
-                    number(model, "kl", "{:.4f}", 1), number(model, "top1_agreement", "{:.1f} %", 100),
+                    number(model, kl_key.c_str(), "{:.4f}", 1), number(model, "top1_agreement", "{:.1f} %", 100),
                     number(model, "pairs_perplexity", "{:.3f}", 1), number(model, "text_perplexity", "{:.2f}", 1),
                     number(model, "ms_per_token", "{:.1f}", 1)});
     for (const auto& task : tasks) {

@@ -76,7 +76,9 @@ class Pipeline {
 
   fs::path folder(std::string_view stage) const { return run_dir_ / stage; }
   fs::path student() const { return recipe_.prune ? folder("prune") : recipe_.resolve(recipe_.top.student); }
-  fs::path teacher() const { return recipe_.resolve(recipe_.top.teacher); }
+  fs::path teacher() const {
+    return is_endpoint(recipe_.top.teacher) ? fs::path(recipe_.top.teacher) : recipe_.resolve(recipe_.top.teacher);
+  }
   fs::path pairs() const {
     return recipe_.top.pairs.empty() ? folder("synth") / "D_gen.jsonl" : recipe_.resolve(recipe_.top.pairs);
   }
@@ -119,8 +121,10 @@ void Pipeline::synth() {
 void Pipeline::teach() {
   const TeachInputs inputs{
       .teacher = teacher(), .data = pairs(), .dtype = recipe_.top.dtype, .device = recipe_.top.device};
-  run_stage(folder("teach"), teach_key(inputs, recipe_.teach, recipe_.data, seed()), if_exists_,
-            [&](ArtifactWriter& out) { run_teach_stage(inputs, recipe_.teach, recipe_.data, out); });
+  TeachConfig config = recipe_.teach;
+  config.tokenizer = config.tokenizer.empty() ? student().string() : recipe_.resolve(config.tokenizer).string();
+  run_stage(folder("teach"), teach_key(inputs, config, recipe_.data, seed()), if_exists_,
+            [&](ArtifactWriter& out) { run_teach_stage(inputs, config, recipe_.data, out); });
 }
 
 void Pipeline::search() {

@@ -4,13 +4,14 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 
 #include "potstill/base/error.h"
 #include "potstill/base/log.h"
 #include "potstill/base/machine.h"
+#include "potstill/distill/knowledge.h"
 #include "potstill/lm/http_client.h"
 #include "potstill/lm/model_package.h"
+#include "potstill/nn/product_rate.h"
 #include "potstill/nn/transformer.h"
 #include "potstill/recipe/task_file.h"
 
@@ -31,14 +32,6 @@ ModelPackage open_named(const Recipe& recipe, const char* key, const std::string
         "give a Hugging Face folder or a GGUF file; relative paths start at the working or at the recipe's folder");
   }
   return open_model(path);
-}
-
-void check_tokenizers(const ModelPackage& teacher, const ModelPackage& student) {
-  const auto comparison = compare_tokenizers(*teacher.tokenizer, *student.tokenizer);
-  if (comparison.same) return;
-  throw Error(ErrorKind::kInput, fmt::format("{} and {}", teacher.path.string(), student.path.string()),
-              fmt::format("teacher and student have different tokenizers: {}", comparison.difference),
-              "choose a student of the teacher's family; distributions over different tokens cannot be compared");
 }
 
 void check_group_size(const Recipe& recipe, const ModelConfig& student) {
@@ -80,21 +73,6 @@ double all_layers(const ModelConfig& model) {
 
 double head_parameters(const ModelConfig& model) {
   return static_cast<double>(model.vocab_size) * static_cast<double>(model.hidden_size);
-}
-
-// Of a matrix product as the forward pass has it, in a twentieth of a second.
-double measured_flops_per_second(at::ScalarType dtype) {
-  const auto a = at::randn({512, 1024}).to(dtype), b = at::randn({1024, 1024}).to(dtype);
-  at::mm(a, b);  // starts the threads
-  const auto start = std::chrono::steady_clock::now();
-  int repeats = 0;
-  double seconds = 0;
-  while (seconds < 0.05) {
-    at::mm(a, b);
-    ++repeats;
-    seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  }
-  return 2.0 * 512 * 1024 * 1024 * repeats / seconds;
 }
 
 void print_table(const std::vector<StageEstimate>& rows, at::ScalarType dtype) {
@@ -173,7 +151,16 @@ std::vector<StageEstimate> estimate_stages(const Recipe& recipe, const ModelConf
 }
 
 void preflight(const Recipe& recipe, const fs::path& run_dir) {
-  const ModelPackage teacher = open_named(recipe, "teacher", recipe.top.teacher);
+  const bool remote = is_endpoint(recipe.top.teacher);
+  if (remote && recipe.teach.teacher_model.empty()) {
+    throw Error(ErrorKind::kUsage, recipe.file.string(), "teacher is an endpoint, and teach.teacher_model is not set",
+                "name the model as the endpoint does");
+  }
+  // An endpoint's tokenizer is the one that [teach] names, the student's own as a rule.
+  const std::string& here = !remote                          ? recipe.top.teacher
+                            : recipe.teach.tokenizer.empty() ? recipe.top.student
+                                                             : recipe.teach.tokenizer;
+  const ModelPackage teacher = open_named(recipe, remote ? "teach.tokenizer" : "teacher", here);
   const ModelPackage source = open_named(recipe, "student", recipe.top.student);
   if (recipe.top.pairs.empty()) {
     const std::string& data_teacher = recipe.top.data_teacher;
@@ -198,7 +185,7 @@ void preflight(const Recipe& recipe, const fs::path& run_dir) {
                 fmt::format("[evaluate] data: '{}' is not a folder", recipe.evaluate.data.string()),
                 "it holds <task>/<split>.jsonl; leave [evaluate] tasks out to evaluate on the held-out pairs alone");
   }
-  check_tokenizers(teacher, source);
+  require_fitting_tokenizer(source, *teacher.tokenizer, teacher.path.string(), recipe.data);
   check_prune(recipe, source.config);
   check_group_size(recipe, source.config);
 

@@ -41,11 +41,7 @@ double held_out_loss(const Transformer& student, const TeacherSignal& teacher, c
   for (const auto& batch :
        make_answer_batches(data, offsets, data.held_out, settings.tokens_per_batch, student.device())) {
     const auto hidden = student.hidden_states(batch.packed).index_select(0, batch.rows);
-    const TeacherLogits logits = [&](int64_t begin, int64_t end) {
-      return teacher.logits(batch.positions.narrow(0, begin, end - begin), student.device())
-          .narrow(1, 0, options.vocab_limit);
-    };
-    sums += kl_loss(hidden, student.lm_head, batch.labels, logits, options, 1.0, nullptr);
+    sums += teacher.loss(hidden, student.lm_head, batch.labels, batch.positions, options, 1.0, nullptr);
   }
   return sums.loss / static_cast<double>(sums.tokens);
 }
@@ -65,14 +61,6 @@ std::pair<double, double> mean_and_interval(const std::vector<double>& values) {
 
 double objective_of(const std::string& objective, const Agreement& held_out) {
   return objective == "agreement" ? 1.0 - held_out.top1 : held_out.kl;
-}
-
-nlohmann::json agreement_json(const Agreement& agreement) {
-  return {{"kl", agreement.kl},
-          {"top1", agreement.top1},
-          {"ce", agreement.ce},
-          {"teacher_ce", agreement.teacher_ce},
-          {"tokens", agreement.tokens}};
 }
 
 // What trials and replicates share: one loaded student, the teacher's knowledge, the settings that are not searched.
@@ -96,16 +84,15 @@ class TrialRunner {
       return !goes_on || goes_on(step, objective_of(search_.objective, held_out));
     };
     const TrainResult result = train_lora(setup_.student, *setup_.teacher, setup_.data, settings, seed, hooks, folder);
-    Outcome outcome{.held_out = agreement_json(result.held_out),
-                    .tokens_per_s = result.tokens_per_s,
-                    .stopped = result.stopped_early};
+    Outcome outcome{
+        .held_out = to_json(result.held_out), .tokens_per_s = result.tokens_per_s, .stopped = result.stopped_early};
     if (outcome.stopped) return outcome;
     if (search_.objective == "eval_loss") {
       outcome.value = held_out_loss(result.student, *setup_.teacher, setup_.data, settings);
     } else if (search_.objective == "post-quant-kl") {
       const Agreement quantized = measure_quantized(result.adapter, inputs_.student, setup_, inputs_.pairs, quantize_,
                                                     folder / "quantized", seed);
-      outcome.held_out["quantized"] = agreement_json(quantized);
+      outcome.held_out["quantized"] = to_json(quantized);
       outcome.value = quantized.kl;
     } else {
       outcome.value = objective_of(search_.objective, result.held_out);
@@ -231,7 +218,8 @@ void run_search_stage(const SearchInputs& inputs, const SearchConfig& search, co
         "alpha near 1 wins by construction; 'kl' and 'post-quant-kl' compare them fairly");
   }
   const Space space = training_space(search, train);
-  const auto knowledge = knowledge_of(inputs.knowledge, inputs.pairs, data, inputs.dtype, inputs.device, out);
+  const auto knowledge =
+      knowledge_of(inputs.student, inputs.knowledge, inputs.pairs, data, inputs.dtype, inputs.device, out);
   const DistillSetup setup =
       open_distill_setup(inputs.student, knowledge, inputs.pairs, data, inputs.dtype, inputs.device, out.seed());
   if (setup.data.held_out.empty()) {
@@ -245,9 +233,11 @@ void run_search_stage(const SearchInputs& inputs, const SearchConfig& search, co
         {.sampler = search.sampler_name(), .n_startup_trials = search.num_startup_trials(), .seed = out.seed()});
     study.enqueue(known_point(space, train));
     const Agreement before = measure_agreement(setup.student, *setup.teacher, setup.data, setup.data.held_out);
-    log_info("search: {} trials over {} held-out pairs; untrained: kl {:.4f}, top-1 agreement {:.1f} %", search.trials,
-             setup.data.held_out.size(), before.kl, 100.0 * before.top1);
-    out.record("untrained", {{"kl", before.kl}, {"top1", before.top1}, {"ce", before.ce}});
+    log_info("search: {} trials over {} held-out pairs; untrained: {} {:.4f}, top-1 agreement {:.1f} %", search.trials,
+             setup.data.held_out.size(), quantity_name(before.quantity), before.kl, 100.0 * before.top1);
+    out.record("untrained", nlohmann::json(to_json(before)));
+    out.record("knowledge", setup.teacher_summary);
+    out.record("quantity", quantity_name(setup.teacher->quantity()));
     Progress progress("search", search.trials, "trials");
     for (const auto& trial : study.trials()) progress.advance(trial.state == TrialState::kComplete ? 1 : 0);
     const TrialRunner runner(inputs, search, quantize, setup);

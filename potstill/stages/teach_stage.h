@@ -11,15 +11,15 @@
 namespace potstill {
 
 struct TeachInputs {
-  std::filesystem::path teacher;  // Hugging Face folder or GGUF
+  std::filesystem::path teacher;  // Hugging Face folder or GGUF, or an endpoint: http://…/v1
   std::filesystem::path data;     // pairs, JSONL
   std::string dtype = "auto", device = "auto";
 };
 
 StageKey teach_key(const TeachInputs& inputs, const TeachConfig& config, const DistillDataConfig& data, uint64_t seed);
 
-// Writes the cache (distill/knowledge_cache.h). A pass that was killed starts again: each layer's weights are read
-// once, so it costs what one pass over the pairs costs.
+// Writes the cache (distill/knowledge_cache.h, or distill/top_k_cache.h for an endpoint). A pass that was killed goes
+// on at the layer (the pair) where it was.
 void run_teach_stage(const TeachInputs& inputs, const TeachConfig& config, const DistillDataConfig& data,
                      ArtifactWriter& out);
 

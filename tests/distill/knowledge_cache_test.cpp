@@ -10,6 +10,7 @@
 
 #include "potstill/base/error.h"
 #include "potstill/distill/agreement.h"
+#include "potstill/distill/teach.h"
 #include "potstill/nn/transformer.h"
 
 namespace potstill {

@@ -9,6 +9,7 @@
 #include "potstill/distill/agreement.h"
 #include "potstill/distill/kl_loss.h"
 #include "potstill/distill/records.h"
+#include "potstill/distill/teacher_signal.h"
 #include "potstill/nn/lora.h"
 #include "potstill/nn/transformer.h"
 
@@ -89,7 +90,7 @@ inline DistillData random_data(int64_t count, int64_t vocab, uint64_t seed, doub
   return data;
 }
 
-class ModelSignal : public TeacherSignal {
+class ModelSignal : public ExactSignal {
  public:
   ModelSignal(const Transformer& teacher, const DistillData& data) : head_(teacher.lm_head) {
     const at::NoGradGuard no_grad;

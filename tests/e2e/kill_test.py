@@ -74,7 +74,7 @@ def main():
             break  # it got through before its turn to be killed came
         except subprocess.TimeoutExpired:
             process.kill()
-            process.wait()
+            process.wait(timeout=60)
             kills += 1
     run(command)
 

@@ -105,12 +105,20 @@ AnswerStore::AnswerStore(LanguageModel& model, const std::filesystem::path& jour
 }
 
 void AnswerStore::load(const std::filesystem::path& journal) {
-  for (const auto& record : read_jsonl(journal)) {
-    const auto key = record.value.find("key");
-    const bool whole = key != record.value.end() && key->is_string() && record.value.contains("response") &&
-                       is_response(record.value.value("kind", Json()), record.value["response"]);
-    if (!whole) throw_bad_record(journal, record.line, "is not the record of a teacher's answer");
-    lines_.emplace(key->get<std::string>(), to_json_line(record.value));
+  const std::string text = read_file(journal);
+  int64_t line = 0;
+  for (size_t begin = 0; begin < text.size();) {
+    const size_t end = std::min(text.find('\n', begin), text.size());
+    const JournalWriter::Place place{begin, end - begin};
+    const std::string_view content = std::string_view(text).substr(begin, end - begin);
+    begin = end + 1;
+    ++line;
+    if (content.empty()) continue;
+    const Json record = Json::parse(content, nullptr, /*allow_exceptions=*/false);
+    const bool whole = record.is_object() && record.contains("key") && record["key"].is_string() &&
+                       record.contains("response") && is_response(record.value("kind", Json()), record["response"]);
+    if (!whole) throw_bad_record(journal, line, "is not the record of a teacher's answer");
+    places_.emplace(record["key"].get<std::string>(), place);
   }
 }
 
@@ -118,13 +126,11 @@ std::string AnswerStore::key_of(std::string_view kind, const Json& request) cons
   return sha256_hex(to_json_line(Json{{"model", identity_}, {"kind", kind}, {"request", request}}));
 }
 
-std::string AnswerStore::remember(const std::string& key, std::string_view kind, const Json& request,
-                                  const Json& response) {
-  std::string line = to_json_line(
-      Json{{"key", key}, {"model", model_.name()}, {"kind", kind}, {"request", request}, {"response", response}});
-  lines_.emplace(key, line);
+void AnswerStore::remember(const std::string& key, std::string_view kind, const Json& request, const Json& response) {
+  const auto place = journal_.append(to_json_line(
+      Json{{"key", key}, {"model", model_.name()}, {"kind", kind}, {"request", request}, {"response", response}}));
+  places_.emplace(key, place);
   ++num_asked_;
-  return line;
 }
 
 AnswerStore::Work& AnswerStore::work_of(std::string_view what) {
@@ -146,7 +152,7 @@ std::vector<Json> AnswerStore::answer(std::string_view what, std::string_view ki
   for (size_t i = 0; i < requests.size(); ++i) {
     bodies.push_back(to_json(requests[i]));
     keys.push_back(key_of(kind, bodies.back()));
-    if (lines_.contains(keys.back())) {
+    if (places_.contains(keys.back())) {
       num_reused_ += !planned.contains(keys.back());
     } else if (planned.insert(keys.back()).second) {
       missing.push_back(i);
@@ -161,17 +167,15 @@ std::vector<Json> AnswerStore::answer(std::string_view what, std::string_view ki
     for (const size_t i : chunk) asked.push_back(requests[i]);
     std::vector<bool> stored(chunk.size());
     const auto store = [&](std::span<const size_t> slots, std::span<const Json> responses) {
-      std::string lines;
+      int64_t fresh = 0;
       for (size_t n = 0; n < slots.size(); ++n) {
         if (stored[slots[n]]) continue;
         stored[slots[n]] = true;
         const size_t i = chunk[slots[n]];
-        if (!lines.empty()) lines += '\n';
-        lines += remember(keys[i], kind, bodies[i], responses[n]);
+        remember(keys[i], kind, bodies[i], responses[n]);
+        ++fresh;
       }
-      if (lines.empty()) return;
-      journal_.append(std::move(lines));
-      progress.advance(static_cast<int64_t>(slots.size()));
+      if (fresh > 0) progress.advance(fresh);
     };
     try {
       ask(asked, store);
@@ -186,8 +190,8 @@ std::vector<Json> AnswerStore::answer(std::string_view what, std::string_view ki
   Work& work = work_of(what);
   work.asked_now += static_cast<int64_t>(missing.size());
   for (const auto& key : keys) {
-    // Read back from the line, so that a text with torn UTF-8 is the same now and after a restart.
-    responses.push_back(Json::parse(lines_.at(key)).at("response"));
+    // Read back from the disk, so that a text with torn UTF-8 is the same now and after a restart.
+    responses.push_back(Json::parse(journal_.read(places_.at(key))).at("response"));
     if (!used_set_.insert(key).second) continue;
     used_.push_back(key);
     ++work.answers;
@@ -281,7 +285,7 @@ int64_t AnswerStore::prompt_tokens() const {
 void AnswerStore::write_used(const std::filesystem::path& path) const {
   AtomicFile file(path);
   for (const auto& key : used_) {
-    file.write(lines_.at(key));
+    file.write(to_json_line(Json::parse(journal_.read(places_.at(key)))));
     file.write("\n");
   }
   file.commit();

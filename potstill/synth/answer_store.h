@@ -59,8 +59,8 @@ class AnswerStore {
                                      const Ask& ask);
   void load(const std::filesystem::path& journal);
   std::string key_of(std::string_view kind, const nlohmann::json& request) const;
-  std::string remember(const std::string& key, std::string_view kind, const nlohmann::json& request,
-                       const nlohmann::json& response);
+  void remember(const std::string& key, std::string_view kind, const nlohmann::json& request,
+                const nlohmann::json& response);
 
   Work& work_of(std::string_view what);
 
@@ -68,8 +68,8 @@ class AnswerStore {
   std::string identity_;
   JournalWriter journal_;
   size_t batch_;
-  std::unordered_map<std::string, std::string> lines_;  // key -> the journal's line
-  std::vector<std::string> used_;                       // keys, by first use
+  std::unordered_map<std::string, JournalWriter::Place> places_;  // by key, in the journal
+  std::vector<std::string> used_;                                 // keys, by first use
   std::unordered_set<std::string> used_set_;
   std::vector<std::pair<std::string, Work>> work_;
   int64_t num_asked_ = 0, num_reused_ = 0;

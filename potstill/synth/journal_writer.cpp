@@ -1,10 +1,22 @@
 #include "potstill/synth/journal_writer.h"
 
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
 #include <utility>
+
+#include "potstill/base/error.h"
 
 namespace potstill {
 
-JournalWriter::JournalWriter(const std::filesystem::path& path) : journal_(path), thread_([this] { run(); }) {}
+JournalWriter::JournalWriter(const std::filesystem::path& path)
+    : path_(path),
+      journal_(path),
+      reader_(::open(path.c_str(), O_RDONLY | O_CLOEXEC)),
+      size_(std::filesystem::file_size(path)),
+      thread_([this] { run(); }) {}
 
 JournalWriter::~JournalWriter() {
   {
@@ -13,14 +25,33 @@ JournalWriter::~JournalWriter() {
   }
   changed_.notify_all();
   thread_.join();
+  if (reader_ >= 0) ::close(reader_);
 }
 
-void JournalWriter::append(std::string line) {
+JournalWriter::Place JournalWriter::append(const std::string& line) {
   const std::lock_guard lock(mutex_);
   rethrow();
   if (!waiting_.empty()) waiting_ += '\n';
   waiting_ += line;
+  const Place place{size_, line.size()};
+  size_ += line.size() + 1;
   changed_.notify_all();
+  return place;
+}
+
+std::string JournalWriter::read(const Place& place) const {
+  std::string line(place.size, '\0');
+  for (size_t done = 0; done < line.size();) {
+    const ssize_t got =
+        ::pread(reader_, line.data() + done, line.size() - done, static_cast<off_t>(place.offset + done));
+    if (got <= 0) {
+      throw Error(ErrorKind::kIo, path_.string(),
+                  got < 0 ? std::strerror(errno) : "is shorter than it was: somebody else has written into it",
+                  "keep other programs away from it while synth runs");
+    }
+    done += static_cast<size_t>(got);
+  }
+  return line;
 }
 
 void JournalWriter::flush() {

@@ -17,8 +17,8 @@ description: birds
 question_instruction: Write a question that the fact answers.
 answer_instruction: Answer the question with the fact, in one full sentence.
 seeds:
-  - {topic: owls, fact: Owls hunt at night because they see well in the dark., question: When do owls hunt?, answer: Owls hunt at night.}
-  - {topic: ducks, fact: Ducks have webbed feet that help them to swim., question: What helps ducks to swim?, answer: Webbed feet help ducks to swim.}
+  - {topic: owls, fact: Owls hunt at night because they see well in the dark., question: "When do owls hunt?", answer: Owls hunt at night.}
+  - {topic: ducks, fact: Ducks have webbed feet that help them to swim., question: "What helps ducks to swim?", answer: Webbed feet help ducks to swim.}
 subtopics:
   - {name: nests, facts: [Birds build nests to keep their eggs safe., Woodpeckers make their nests in holes of trees.]}
   - {name: food, facts: [Eagles catch fish with their sharp claws., Hummingbirds drink the nectar of flowers., Penguins eat fish and krill.]}

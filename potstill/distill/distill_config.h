@@ -14,9 +14,14 @@ struct DistillDataConfig {
   double held_out = 0.1;
   int64_t max_sequence_length = 1024;
   std::string cross_tokenizer = "refuse";
+  std::string rendering = "chat";
 
   template <class Self, class Visitor>
   static void fields(Self& self, Visitor& visit) {
+    visit("rendering", self.rendering,
+          "chat: pairs as turns of the model's template; plain: the instruction, a blank and the output, as "
+          "lm-evaluation-harness asks benchmarks",
+          one_of({"chat", "plain"}));
     visit("held_out", self.held_out,
           "share of the pairs to measure on instead of training, where the file marks none; 0 = train on all",
           in_range(0, 0.5));

@@ -10,6 +10,7 @@
 #include "potstill/base/log.h"
 #include "potstill/base/rng.h"
 #include "potstill/base/sha256.h"
+#include "potstill/lm/request_tokens.h"
 
 namespace potstill {
 namespace {
@@ -138,6 +139,24 @@ DistillRecord make_distill_record(std::span<const ChatMessage> messages, const T
   return record;
 }
 
+DistillRecord make_plain_record(std::span<const ChatMessage> messages, const Tokenizer& tokenizer,
+                                std::string_view where) {
+  if (messages.size() != 2 || messages[0].role != "user" || messages[1].role != "assistant") {
+    throw Error(ErrorKind::kInput, where, "plain rendering takes one question and one answer",
+                "leave system turns and longer conversations out, or set rendering: chat");
+  }
+  if (messages[1].content.find_first_not_of(" \t\r\n") == std::string::npos) {
+    throw Error(ErrorKind::kInput, where, "the answer is empty", "leave the pair out or give it an 'output'");
+  }
+  const ScoreTokens cut =
+      score_tokens(tokenizer, {.context = messages[0].content, .continuation = " " + messages[1].content});
+  DistillRecord record;
+  append(record, cut.context, false);
+  append(record, cut.continuation, true);
+  if (const auto end = tokenizer.vocabulary().eos) append(record, {*end}, true);
+  return record;
+}
+
 std::vector<std::vector<TokenId>> DistillData::sequences() const {
   std::vector<std::vector<TokenId>> result;
   for (const auto& record : records) result.push_back(record.tokens);
@@ -162,7 +181,10 @@ DistillData load_distill_data(const std::filesystem::path& path, const Tokenizer
   std::vector<int64_t> named;  // pairs that the file itself holds out
   const auto lines = read_jsonl(path);
   for (const JsonlRecord& line : lines) {
-    auto record = make_distill_record(record_messages(line, path), tokenizer, chat_template, at_line(path, line.line));
+    const auto messages = record_messages(line, path);
+    const std::string where = at_line(path, line.line);
+    auto record = config.rendering == "plain" ? make_plain_record(messages, tokenizer, where)
+                                              : make_distill_record(messages, tokenizer, chat_template, where);
     record.line = line.line;
     if (static_cast<int64_t>(record.tokens.size()) > config.max_sequence_length) {
       ++data.too_long;

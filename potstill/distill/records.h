@@ -34,6 +34,11 @@ std::vector<ChatMessage> record_messages(const JsonlRecord& record, const std::f
 DistillRecord make_distill_record(std::span<const ChatMessage> messages, const Tokenizer& tokenizer,
                                   const ChatTemplate& chat_template, std::string_view where);
 
+// A pair without a template: what the user says, a blank and the answer, cut as lm-evaluation-harness cuts context and
+// continuation; the text's end is the answer's last token. Throws Error(kInput) for more than one question and answer.
+DistillRecord make_plain_record(std::span<const ChatMessage> messages, const Tokenizer& tokenizer,
+                                std::string_view where);
+
 // The pairs of a D_gen file. Those with "split": "heldout" are held out; where there are none, a share is chosen by the
 // seed. Those longer than max_sequence_length are left out and counted; no pair left is an error.
 struct DistillData {

@@ -83,7 +83,10 @@ std::vector<GenerateResult> BatchModel::generate(std::span<const GenerateRequest
   Answers answers(requests.size());
   if (requests.empty()) return {};
   const auto slots = std::min<size_t>(static_cast<size_t>(slots_), requests.size());
-  Scheduler scheduler(model_, {.slots = static_cast<int>(slots), .max_queued = static_cast<int64_t>(requests.size())});
+  constexpr int64_t kNeverAside = int64_t{1} << 40;  // nobody waits for a single answer, only for all of them
+  Scheduler scheduler(
+      model_,
+      {.slots = static_cast<int>(slots), .max_queued = static_cast<int64_t>(requests.size()), .quantum = kNeverAside});
   const auto ids = scheduler.submit(
       std::move(group), [&answers](size_t index, EngineEvent event) { answers.take(index, std::move(event)); });
   POTSTILL_CHECK(ids.has_value());

@@ -57,7 +57,9 @@ ordered_json rules_by_reason(const fs::path& path) {
   if (!fs::exists(path)) return counts;
   for (const auto& record : read_jsonl(path)) {
     const std::string reason = record.value.value("reason", "unknown"), rule = record.value.value("rule", reason);
-    counts[reason][rule] = counts[reason].value(rule, 0) + 1;
+    ordered_json& of_reason = counts[reason];
+    if (of_reason.is_null()) of_reason = ordered_json::object();
+    of_reason[rule] = of_reason.value(rule, 0) + 1;
   }
   return counts;
 }

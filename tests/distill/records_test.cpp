@@ -102,6 +102,18 @@ TEST_F(Records, CutAnAnswerThatSpellsASpecialTokenAsText) {
   EXPECT_EQ(marks, of_turns);
 }
 
+TEST_F(Records, PlainPairsAreTheHarnesssContextAndContinuation) {
+  const auto record = make_plain_record(
+      std::vector<ChatMessage>{{"user", "Question: Why?\nAnswer:"}, {"assistant", "so it is"}}, tokenizer, "test");
+  EXPECT_EQ(text(record, false), "Question: Why?\nAnswer:");
+  const auto eos = *tokenizer.vocabulary().eos;
+  EXPECT_EQ(text(record, true), " so it is" + tokenizer.decode(std::vector<TokenId>{eos}));
+  EXPECT_EQ(record.tokens.back(), eos);
+  EXPECT_THROW(make_plain_record(std::vector<ChatMessage>{{"system", "S"}, {"user", "a"}, {"assistant", "b"}},
+                                 tokenizer, "test"),
+               Error);
+}
+
 TEST_F(Records, ReadAlpacaFieldsAndMessages) {
   const auto data = load(R"({"instruction": "Add.", "input": "1 2", "output": "3"}
 {"messages": [{"role": "user", "content": "Add.\n\n1 2"}, {"role": "assistant", "content": "3"}]}

@@ -10,6 +10,7 @@
 #include "potstill/base/error.h"
 #include "potstill/stages/audit.h"
 #include "potstill/stages/benchmark_items.h"
+#include "potstill/stages/report_stage.h"
 
 namespace potstill {
 namespace {
@@ -129,6 +130,30 @@ TEST_F(SynthFiles, AuditShowsWhatIsKnownOfAPair) {
   EXPECT_EQ(text, audit_text(folder_, 20, 1));
   EXPECT_NE(text, audit_text(folder_, 20, 2));
   EXPECT_THAT(audit_text(folder_, 99, 1), HasSubstr("30 of 30 pairs"));
+}
+
+TEST_F(SynthFiles, TheReportHoldsAllPairsAndTheRefusedByReasonAndRule) {
+  write(
+      "run/synth/artifact.json",
+      R"({"results": {"yield": {"candidates": 4, "refused": {"format": 2}}, "rounds": 1}, "measured": {"seconds": 2.0}})");
+  write("run/synth/D_gen.jsonl",
+        R"({"instruction": "Why?", "input": "", "output": "So </script> it is.", "scores": {"score": 4.5}})"
+        "\n");
+  write(
+      "run/synth/rejected.jsonl",
+      R"({"instruction": "How", "output": "", "reason": "format", "rule": "truncated", "detail": "cut", "raw": {"question": {}}})"
+      "\n"
+      R"({"instruction": "Who", "output": "", "reason": "format", "rule": "loop", "detail": "again"})"
+      "\n");
+  const StageKey key{.stage = "report", .config = {}, .inputs = {}, .seed = 1};
+  run_stage(folder_ / "run/report", key, IfExists::kReplace, [&](ArtifactWriter& out) {
+    run_report_stage({.name = "r", .description = "", .command = "", .run_dir = folder_ / "run"}, out);
+  });
+  std::ifstream file(folder_ / "run/report/report.html");
+  const std::string page((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+  EXPECT_THAT(page, HasSubstr(R"("rules_by_reason":{"format":{"loop":1,"truncated":1}})"));
+  EXPECT_THAT(page, HasSubstr("So <\\/script> it is."));
+  EXPECT_THAT(page, HasSubstr(R"("detail":"again")"));
 }
 
 }  // namespace

@@ -4,7 +4,7 @@ if (D.pairs && D.pairs.length) {
   const refused = results.yield || {}, balance = results.balance || {};
   const reasons = Object.entries(refused.refused || {}).sort((a, b) => a[1] - b[1]);
   const body = section("pairs", "Generated pairs", D.pairs.length + " pairs were kept" + (reasons.length ?
-    " of " + refused.candidates + " candidates in " + results.rounds + " rounds; the others were refused, each for the reason that is named." : "."));
+    " of " + refused.candidates + " candidates in " + results.rounds + (results.rounds === 1 ? " round" : " rounds") + "; the others were refused, each for the reason that is named." : "."));
   const plots = grid(body);
   if (reasons.length) {
     // A bar a reason, cut by the rules behind it; the kept ones stand on top.
@@ -19,7 +19,7 @@ if (D.pairs && D.pairs.length) {
   }
   const keys = [...new Set(D.pairs.flatMap(p => Object.keys(p.scores || {})))].filter(k => D.pairs.some(p => typeof (p.scores || {})[k] === "number"));
   if (keys.length) plot(plots, "Scores of the kept pairs", keys.map(k => ({ type: "box", name: k, y: D.pairs.map(p => (p.scores || {})[k]), boxpoints: "all", jitter: .4, pointpos: 0, marker: { size: 3 } })), { showlegend: false });
-  if (balance.letters) plot(plots, "The right option's letter (chi-square " + number(balance.letters_chi_square) + ", " + balance.letters_degrees_of_freedom + " degrees of freedom)",
+  if (balance.letters) plot(plots, "The right option's letter (chi-square " + number(balance.letters_chi_square) + ")",
     [{ type: "bar", x: Object.keys(balance.letters), y: Object.values(balance.letters), text: Object.values(balance.letters), textposition: "auto" }], { showlegend: false });
   const subtopics = {};
   for (const p of D.pairs) if (p.subtopic) subtopics[p.subtopic] = (subtopics[p.subtopic] || 0) + 1;

@@ -13,6 +13,8 @@
 #include "potstill/lm/model_package.h"
 #include "potstill/nn/product_rate.h"
 #include "potstill/nn/transformer.h"
+#include "potstill/quant/consumers.h"
+#include "potstill/quant/quantize_model.h"
 #include "potstill/recipe/task_file.h"
 
 namespace potstill {
@@ -35,7 +37,7 @@ ModelPackage open_named(const Recipe& recipe, const char* key, const std::string
 }
 
 void check_group_size(const Recipe& recipe, const ModelConfig& student) {
-  if (recipe.quantize.group_size == "auto") return;
+  if (recipe.quantize.group_size == "auto" || recipe.quantize.group_size == "channel") return;
   const int64_t group = std::stoll(recipe.quantize.group_size);
   for (const int64_t width : {student.hidden_size, student.q_size(), student.intermediate_size}) {
     if (width % group == 0) continue;
@@ -49,6 +51,16 @@ void check_group_size(const Recipe& recipe, const ModelConfig& student) {
                 fmt::format("[quantize] group_size {} does not divide the student's width {}", group, width),
                 fmt::format("sizes that fit: {}; or 'auto'", fitting.empty() ? "none" : fitting));
   }
+}
+
+// What those who shall load the model would refuse, by [quantize] and [export] `for`.
+void check_consumers(const Recipe& recipe, const ModelConfig& student) {
+  const GridSpec grid = resolve_settings(recipe.quantize, student).grid;
+  const ConsumerPlan plan{.bits = grid.bits, .group_size = grid.group_size, .symmetric = grid.symmetric};
+  require_consumers(student, plan, recipe.quantize.consumers, recipe.file.string());
+  ConsumerPlan exported = plan;
+  exported.format = recipe.export_.format;
+  require_consumers(student, exported, recipe.export_.consumers, recipe.file.string());
 }
 
 void check_prune(const Recipe& recipe, const ModelConfig& source) {
@@ -188,6 +200,7 @@ void preflight(const Recipe& recipe, const fs::path& run_dir) {
   require_fitting_tokenizer(source, *teacher.tokenizer, teacher.path.string(), recipe.data);
   check_prune(recipe, source.config);
   check_group_size(recipe, source.config);
+  check_consumers(recipe, source.config);
 
   ModelConfig student = source.config;
   if (recipe.prune) {

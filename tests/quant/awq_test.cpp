@@ -133,6 +133,7 @@ TEST(AwqGolden, ScalesAndLossesEqualLlmCompressors) {
       const auto ours = find_awq_scales(part, linear_sets()[set], weights, hessian, mean, grid);
       EXPECT_LT(ours.error_after, ours.error_before);
     }
+    if (names.size() == 1) steps.add_output(0, model.layer.linear(names.front()), x);
   }
 }
 

@@ -8,18 +8,20 @@
 namespace potstill {
 namespace {
 
+constexpr int64_t kSampleTokens = 1024;  // 40 runs of a half layer over them a layer
+
 double mean_squared_error(const at::Tensor& a, const at::Tensor& b) {
   return (a - b).square().mean(at::kDouble).item<double>();
 }
 
-// Output of the attention or of the MLP with these linears in place of the layer's own, on the first batch.
+// Output of the attention or of the MLP with these linears in place of the layer's own, on the first sequences.
 at::Tensor part_output(const AwqPart& part, const LinearSet& set, const std::vector<at::Tensor>& weights) {
   DecoderLayer layer = part.layer;
   for (size_t i = 0; i < set.names.size(); ++i) {
     auto& own = layer.linear(set.names[i]).weight;
     own = weights[i].to(own.options());
   }
-  CorpusState batch = one_batch(part.corpus, 0);
+  CorpusState batch = leading_sequences(part.corpus, kSampleTokens);
   const LayerSteps steps(layer, batch, part.rotary, part.config);
   const bool attention = std::string_view(set.names.front()) == "q_proj";
   const auto x = attention ? steps.attention_output(0) : steps.mlp_activations(0);

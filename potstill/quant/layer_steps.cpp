@@ -35,6 +35,21 @@ const std::vector<LinearSet>& linear_sets() {
   return sets;
 }
 
+CorpusState leading_sequences(const CorpusState& corpus, int64_t tokens) {
+  CorpusState part = one_batch(corpus, 0);
+  PackedBatch& batch = part.batches.front();
+  size_t count = 1;
+  while (count + 1 < batch.offsets.size() && batch.offsets[count + 1] <= tokens) ++count;
+  batch.offsets.resize(count + 1);
+  if (!batch.parent.empty()) batch.parent.resize(count);
+  const int64_t rows = batch.offsets.back();
+  batch.token_ids = batch.token_ids.slice(0, 0, rows);
+  batch.positions = batch.positions.slice(0, 0, rows);
+  part.hidden.front() = part.hidden.front().slice(0, 0, rows);
+  part.sequence_of.front().resize(count);
+  return part;
+}
+
 CorpusState one_batch(const CorpusState& corpus, size_t b) {
   return {{corpus.batches[b]}, {corpus.hidden[b]}, {corpus.sequence_of[b]}};
 }

@@ -61,5 +61,7 @@ const std::vector<LinearSet>& linear_sets();  // q, k, v; o; gate, up; down
 
 // Batch `b` of a corpus as a corpus of its own: hidden states are shared until one of the two replaces them.
 CorpusState one_batch(const CorpusState& corpus, size_t b);
+// The first sequences of the first batch: as many as `tokens` tokens take, one at the least.
+CorpusState leading_sequences(const CorpusState& corpus, int64_t tokens);
 
 }  // namespace potstill

@@ -19,9 +19,9 @@ struct AwqPart {
   const ModelConfig& config;
 };
 
-// q, k, v are judged by the attention's output, gate and up by the MLP's, on the first sequences; o and down by their own,
-// over the whole corpus (hessian). o is left alone when heads share their values (grouped queries): a row of v then
-// feeds several columns of o.
+// q, k, v are judged by the attention's output, gate and up by the MLP's, on the first sequences; o and down by their
+// own, over the whole corpus (hessian). o is left alone when heads share their values (grouped queries): a row of v
+// then feeds several columns of o.
 AwqScales find_awq_scales(const AwqPart& part, const LinearSet& set, const std::vector<at::Tensor>& weights,
                           const at::Tensor& hessian, const at::Tensor& mean_magnitude, const GridSpec& grid);
 

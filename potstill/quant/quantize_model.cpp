@@ -7,7 +7,7 @@
 
 #include <algorithm>
 
-#include "potstill/base/byte_size.h"
+#include "potstill/base/byte_count.h"
 #include "potstill/base/check.h"
 #include "potstill/base/error.h"
 #include "potstill/base/interrupt.h"
@@ -126,7 +126,7 @@ QuantizeSettings resolve_settings(const QuantizeConfig& config, const ModelConfi
                       std::vector<double>(static_cast<size_t>(model.num_hidden_layers) * kNumLinears, 0.0),
                       settings.target_bpw);  // refuses what cannot be
   }
-  settings.memory_bytes = config.memory == "auto" ? 0 : parse_byte_size(config.memory, "memory");
+  settings.memory_bytes = config.memory == "auto" ? 0 : parse_byte_count(config.memory, "memory");
   return settings;
 }
 

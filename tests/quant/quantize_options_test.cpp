@@ -6,7 +6,6 @@
 
 #include "tests/quant/small_model.h"
 
-#include "potstill/base/byte_size.h"
 #include "potstill/formats/compressed_tensors.h"
 #include "potstill/quant/calibration.h"
 #include "potstill/quant/consumers.h"
@@ -235,12 +234,11 @@ TEST_F(QuantizeOptions, PlansItsMemory) {
   EXPECT_EQ(free.hidden, (65536u + 4096u) * kHidden * 4);
   EXPECT_EQ(free.activations, 65536u * kIntermediate * 4);  // all of them: a small model
   EXPECT_EQ(plan_memory(model_.config, settings, 65536, 4096, 1000).activations, 0u);
-  EXPECT_EQ(parse_byte_size("4GiB", "x"), uint64_t{4} << 30);
-  EXPECT_EQ(parse_byte_size("1.5 gb", "x"), 1500000000u);
-  EXPECT_EQ(parse_byte_size("4096", "x"), 4096u);
-  for (const char* bad : {"", "GiB", "-1G", "4GiBs", "4Q", "nan"}) {
-    error_of(ErrorKind::kUsage, [&] { parse_byte_size(bad, "memory"); });
-  }
+  QuantizeConfig limited;
+  limited.memory = "2GiB";
+  EXPECT_EQ(resolve_settings(limited, model_.config).memory_bytes, uint64_t{2} << 30);
+  limited.memory = "4 pages";
+  error_of(ErrorKind::kUsage, [&] { resolve_settings(limited, model_.config); });
 }
 
 }  // namespace

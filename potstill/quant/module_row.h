@@ -17,7 +17,7 @@ struct ModuleRow {
   double rounding_error = 0.0;  // the same for rounding to nearest, unclipped
   double block_error = 0.0;  // ‖h − h̃‖ / ‖h̃‖ of the layer's output against the unquantized model's, on the first batch
   int64_t tokens = 0;                       // calibration tokens that the fit saw
-  double input_kurtosis = 0.0;              // excess kurtosis of the inputs' entries, on the first batch
+  double input_kurtosis = 0.0;              // excess kurtosis of the inputs' entries, on 1,024 tokens
   double input_peak = 0.0;                  // largest |x| of a channel / the median channel's, there
   std::vector<int64_t> peak_channels = {};  // the three largest channels
   double strength = 0.0;                    // of asymmetric calibration, as the held-out tokens chose it

@@ -26,7 +26,7 @@ std::pair<std::string, uint64_t> stored_as(const ModelPackage& model, const Weig
   if (packed == nullptr || !packed->is_quantized(weight.name)) {
     return {std::string(dtype_name(weight.dtype)), tensor_bytes(weight.dtype, weight.shape).value_or(0)};
   }
-  return {"INT4", packed->stored_bytes(weight.name)};
+  return {packed->bits(weight.name) == 8 ? "INT8" : "INT4", packed->stored_bytes(weight.name)};
 }
 
 Json shape_json(const ModelConfig& config) {
@@ -81,7 +81,9 @@ Json tokenizer_json(const ModelPackage& model) {
 
 Json quantization_json(const ModelPackage& model, const std::map<std::string, TypeTotals>& by_type) {
   if (const auto* packed = dynamic_cast<const QuantizedCheckpoint*>(model.weights.get())) {
-    Json json = {{"method", model.format}, {"bits", 4}, {"symmetric", packed->symmetric()}};
+    const bool wide = by_type.contains("INT8"), narrow = by_type.contains("INT4");
+    Json json = {{"method", model.format}, {"bits", wide && !narrow ? 8 : 4}, {"symmetric", packed->symmetric()}};
+    if (wide && narrow) json["linears_in_8_bits"] = by_type.at("INT8").tensors;
     json["group_size"] = packed->group_size() > 0 ? Json(packed->group_size()) : Json("channel");
     const auto* folder = dynamic_cast<const CompressedTensorsCheckpoint*>(packed);
     if (folder != nullptr && !folder->config().actorder.empty()) json["actorder"] = folder->config().actorder;
@@ -128,7 +130,8 @@ std::string quantization_text(const Json& quantization) {
     return fmt::format("GGUF blocks of 32: {}", fmt::join(quantization["types"].get<std::vector<std::string>>(), ", "));
   }
   const Json& group = quantization["group_size"];
-  return fmt::format("compressed-tensors: 4 bits, {}, {}",
+  const std::string bits = quantization.contains("linears_in_8_bits") ? "4 and 8" : quantization["bits"].dump();
+  return fmt::format("{}: {} bits, {}, {}", quantization["method"].get<std::string>(), bits,
                      quantization["symmetric"].get<bool>() ? "symmetric" : "asymmetric",
                      group.is_number() ? fmt::format("groups of {}", group.get<int64_t>()) : "one scale a row");
 }

@@ -38,15 +38,18 @@ std::string answer_to(const KeepAliveEndpoint::Request& request) {
   }
   const json asked = json::parse(request.body);
   const std::string last = asked["messages"].back()["content"];
-  const int number = static_cast<int>(std::stoul(sha256_hex(last).substr(0, 6), nullptr, 16) % 1000);
+  const std::string hash = sha256_hex(last + (asked.contains("seed") ? asked["seed"].dump() : ""));
+  const int number = static_cast<int>(std::stoul(hash.substr(0, 6), nullptr, 16) % 1000);
   std::string text, finish = "stop";
   if (asked.contains("response_format")) {
     const std::string topic = last.substr(last.find(": ") + 2);
-    text = json{{"question", fmt::format("Which {} weighs {} grams at noon in {}?", topic, number, topic)},
-                {"answer", fmt::format("{} number {}", topic, number)},
-                {"wrong", {topic + " alone", topic + " again", topic + " below"}}}
+    text = nlohmann::ordered_json{{"question",
+                                   fmt::format("Which {} of w{} w{} w{} w{} weighs {} grams?", topic, hash.substr(6, 4),
+                                               hash.substr(10, 4), hash.substr(14, 4), hash.substr(18, 4), number)},
+                                  {"answer", fmt::format("{} number {}", topic, number)},
+                                  {"wrong", {topic + " alone", topic + " again", topic + " below"}}}
                .dump();
-    if (number % 7 == 0) text.resize(text.size() / 2), finish = "length";  // parts of it are whole
+    if (number % 7 == 0) text.resize(text.size() * 6 / 10), finish = "length";  // parts of it are whole
     if (number % 11 == 0) text = "I'm sorry, I cannot help with that.";
     if (number % 13 == 0) text = "";
   } else if (last.find("Reply with the letter") != std::string::npos) {
@@ -54,7 +57,7 @@ std::string answer_to(const KeepAliveEndpoint::Request& request) {
     text = at == std::string::npos ? "unanswerable" : std::string(1, last[last.rfind('\n', at) + 1]);
     if (number % 5 == 0) text = "unanswerable";
   } else {
-    text = last.find("Answer: ") != std::string::npos ? "one of these; two of these; three of these" : "something else";
+    text = last.find("Answer: ") != std::string::npos ? "thing alone; thing again; thing below" : "thing number 7";
   }
   return keep_alive_response(
       200, json{{"choices", {{{"message", {{"role", "assistant"}, {"content", text}}}, {"finish_reason", finish}}}},

@@ -74,7 +74,9 @@ std::vector<MemoryRow> training_memory(const Transformer& student, const LoraAda
            factors * (1 + optimizer_buffers(config)) + factors * (1 + optimizer_buffers(config)) + factors},
           {"activations", tokens * kept},
           {"one layer's gradients", tokens * moving},
-          {"logits", rows * vocabulary * (2 * 4 + element)}};
+          {"logits", rows * vocabulary * (2 * 4 + element)},
+          // Pairs of rows lie together in what multiplies bf16: a copy for the time of the product.
+          {"LM head as the product wants it", element == 2 ? vocabulary * width * element : 0}};
 }
 
 bool choose_checkpointing(const DistillConfig& config, const std::vector<MemoryRow>& whole, uint64_t resident,

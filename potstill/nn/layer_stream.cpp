@@ -83,6 +83,7 @@ void run_layers(const ModelPackage& model, CorpusState& corpus, const LayerStrea
         corpus.hidden[b] = weights.forward(corpus.hidden[b], corpus.batches[b], rotary, model.config);
       }
     }
+    model.weights->forget_pages();
     if (options.progress) options.progress(layer - first + 1, last - first);
   }
 }

@@ -114,6 +114,7 @@ void write_weights(const ModelPackage& base, const std::map<std::string, Factors
       begin += rows;
     }
     if (moved) ++report.merged;
+    base.weights->forget_pages();  // what is written needs no longer be mapped: a tensor at a time is resident
   }
   writer.finish();
   report.update_norm = std::sqrt(sums.update);

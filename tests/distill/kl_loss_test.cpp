@@ -77,6 +77,34 @@ TEST(KlLoss, EqualsTheReferenceInDouble) {
   }
 }
 
+// The ends of the settings' ranges: at T = 0.05 both distributions are nearly one token each, at 100 nearly flat.
+TEST(KlLoss, EqualsTheReferenceAtTheLimitsOfAlphaAndTemperature) {
+  const Problem problem;
+  for (const auto& [alpha, temperature] :
+       {std::pair{1.0, 0.05}, {1.0, 100.0}, {0.0, 0.05}, {0.0, 100.0}, {0.5, 0.05}}) {
+    const auto [sums, gradient] = problem.run(alpha, temperature);
+    const auto z = at::mm(problem.hidden.to(at::kDouble), problem.head.to(at::kDouble).t());
+    const auto v = at::mm(problem.teacher_hidden.to(at::kDouble), problem.teacher_head.to(at::kDouble).t());
+    double kl = 0, loss = 0;
+    auto logits_gradient = at::empty_like(z);
+    for (int64_t i = 0; i < z.size(0); ++i) {
+      const auto row = kl_loss_ref(row_of(z, i), row_of(v, i), problem.labels[i].item<int64_t>(), alpha, temperature,
+                                   {logits_gradient[i].data_ptr<double>(), static_cast<size_t>(problem.vocab)});
+      kl += row.kl;
+      loss += row.loss;
+    }
+    // An error of 1e-6 in a logit is 1e-6 / T in what the softmax sees; at T = 100 the KL itself is about 1e-3.
+    EXPECT_NEAR(sums.kl, kl, 2e-5 * kl + 1e-5) << temperature;
+    EXPECT_NEAR(sums.loss, loss, 2e-5 * std::abs(loss) + 1e-5 * temperature * temperature * alpha) << temperature;
+    const auto expected = at::mm(logits_gradient, problem.head.to(at::kDouble));
+    EXPECT_LT(max_difference(gradient, expected), 1e-4 * std::max(1.0, expected.abs().max().item<double>()))
+        << temperature;
+    if (alpha == 0) {
+      EXPECT_EQ(sums.loss, sums.ce);
+    }
+  }
+}
+
 TEST(KlLossRef, GradientIsTheSlopeOfTheLoss) {
   const std::vector<double> teacher = {1.0, -2.0, 0.5, 3.0, 0.0};
   std::vector<double> student = {0.2, 1.5, -1.0, 2.0, 0.7}, gradient(5), unused(5);

@@ -30,6 +30,8 @@ echo "== llm-compressor's GPTQ gives our codes"
 $python tests/interop/gptq_llmcompressor.py
 echo "== peft loads the adapter"
 $python tests/interop/peft_adapter.py "$run/prune" "$run/train" "$run/merge"
+echo "== adapters made by peft are merged here"
+$python tests/interop/peft_made.py "$run/prune" build/release/potstill
 echo "== Optuna opens the study"
 $python tests/interop/open_study.py "$run/search/study.db"
 echo "== llama.cpp runs the exported file"

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <utility>
 
@@ -58,6 +59,16 @@ void add_vllm(const ModelConfig& model, const ConsumerPlan& plan, std::vector<Re
   }
 }
 
+// ggml's blocks, which llama.cpp and potstill-edge both run, lie along the inputs.
+void add_block_widths(const char* consumer, const ModelConfig& model, std::vector<Refusal>& found) {
+  for (const int64_t width : {model.hidden_size, model.q_size(), model.intermediate_size}) {
+    if (width % kGgmlBlock == 0) continue;
+    found.push_back({consumer, fmt::format("a width of {} is no multiple of its blocks of {}", width, kGgmlBlock),
+                     "export in f16"});
+    return;
+  }
+}
+
 void add_llama_cpp(const ModelConfig& model, const ConsumerPlan& plan, std::vector<Refusal>& found) {
   const auto add = [&](std::string what, std::string instead, bool slow_only = false) {
     found.push_back({"llama.cpp", std::move(what), std::move(instead), slow_only});
@@ -73,11 +84,7 @@ void add_llama_cpp(const ModelConfig& model, const ConsumerPlan& plan, std::vect
     add("stores zero points as Q4_1: 5 bits a weight, rounded once more, and not repacked for speed",
         "--symmetric, which Q4_0 holds losslessly in 4.5", true);
   }
-  for (const int64_t width : {model.hidden_size, model.q_size(), model.intermediate_size}) {
-    if (width % kGgmlBlock == 0) continue;
-    add(fmt::format("a width of {} is no multiple of its blocks of {}", width, kGgmlBlock), "export in f16");
-    break;
-  }
+  add_block_widths("llama.cpp", model, found);
 }
 
 void add_edge(const ModelConfig& model, const ConsumerPlan& plan, std::vector<Refusal>& found) {
@@ -93,11 +100,7 @@ void add_edge(const ModelConfig& model, const ConsumerPlan& plan, std::vector<Re
         "--group-size 128, 64 or 32");
   }
   if (plan.bits == 8 && !plan.symmetric) add("has no 8-bit kernel with zero points", "--symmetric");
-  for (const int64_t width : {model.hidden_size, model.q_size(), model.intermediate_size}) {
-    if (width % kGgmlBlock == 0) continue;
-    add(fmt::format("a width of {} is no multiple of its blocks of {}", width, kGgmlBlock), "export in f16");
-    break;
-  }
+  add_block_widths("edge", model, found);
 }
 
 }  // namespace

@@ -10,7 +10,7 @@
 #include <optional>
 
 #include "potstill/base/atomic_file.h"
-#include "potstill/base/byte_size.h"
+#include "potstill/base/byte_count.h"
 #include "potstill/base/error.h"
 #include "potstill/base/interrupt.h"
 #include "potstill/base/jsonl.h"
@@ -94,7 +94,7 @@ MemoryPlan memory_plan(const ModelPackage& teacher, at::ScalarType dtype) {
 // Tokens of a batch under the bound.
 int64_t fitting_tokens(const ModelPackage& teacher, const TeachConfig& config, at::ScalarType dtype, int64_t longest) {
   if (config.memory.empty()) return config.tokens_per_batch;
-  const uint64_t bound = parse_byte_size(config.memory, "memory");
+  const uint64_t bound = parse_byte_count(config.memory, "memory");
   const MemoryPlan plan = memory_plan(teacher, dtype);
   const uint64_t least = plan.fixed + plan.per_token * static_cast<uint64_t>(longest);
   if (bound < least) {
@@ -287,7 +287,7 @@ CacheError storage_error(const at::Tensor& exact, const at::Tensor& stored, cons
 std::vector<int64_t> error_positions(int64_t positions, int64_t vocabulary, const TeachConfig& config) {
   int64_t count = std::min(kErrorPositions, positions);
   if (!config.memory.empty()) {
-    const uint64_t bound = parse_byte_size(config.memory, "memory"), used = rss_bytes();
+    const uint64_t bound = parse_byte_count(config.memory, "memory"), used = rss_bytes();
     const uint64_t room = bound > used ? (bound - used) / 4 : 0;
     count = std::min(count, std::max<int64_t>(4, static_cast<int64_t>(room / (8 * static_cast<uint64_t>(vocabulary)))));
   }

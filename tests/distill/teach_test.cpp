@@ -10,7 +10,7 @@
 #include <fstream>
 
 #include "potstill/base/atomic_file.h"
-#include "potstill/base/byte_size.h"
+#include "potstill/base/byte_count.h"
 #include "potstill/base/error.h"
 #include "potstill/distill/agreement.h"
 #include "potstill/distill/knowledge_cache.h"
@@ -133,13 +133,13 @@ TEST_F(TeachTest, BoundsItsMemoryByTheBatchAndSaysWhatItNeeds) {
 }
 
 TEST(ByteSize, ReadsSizesAsPeopleWriteThem) {
-  EXPECT_EQ(parse_byte_size("4GiB", "memory"), uint64_t{4} << 30);
-  EXPECT_EQ(parse_byte_size("512 MiB", "memory"), uint64_t{512} << 20);
-  EXPECT_EQ(parse_byte_size("1.5GB", "memory"), 1'500'000'000u);
-  EXPECT_EQ(parse_byte_size("800M", "memory"), 800'000'000u);
-  EXPECT_EQ(parse_byte_size("123456", "memory"), 123456u);
+  EXPECT_EQ(parse_byte_count("4GiB", "memory"), uint64_t{4} << 30);
+  EXPECT_EQ(parse_byte_count("512 MiB", "memory"), uint64_t{512} << 20);
+  EXPECT_EQ(parse_byte_count("1.5GB", "memory"), 1'500'000'000u);
+  EXPECT_EQ(parse_byte_count("800M", "memory"), 800'000'000u);
+  EXPECT_EQ(parse_byte_count("123456", "memory"), 123456u);
   for (const char* bad : {"", "GiB", "-1G", "4 gigs", "1e300T", "nan"}) {
-    EXPECT_THROW(parse_byte_size(bad, "memory"), Error) << bad;
+    EXPECT_THROW(parse_byte_count(bad, "memory"), Error) << bad;
   }
 }
 

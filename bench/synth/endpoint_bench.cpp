@@ -10,6 +10,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdlib>
 #include <fstream>
@@ -79,7 +80,7 @@ int main(int argc, char** argv) {
     const double cpu = thread_cpu_seconds();
     fmt::print("{:>9} {:>12} {:>12} {:>10}\n", "requests", "wall us each", "cpu us each", "memory MB");
     for (size_t done = 0; done < count;) {
-      std::vector<potstill::GenerateRequest> requests(std::min<size_t>(count / 10, count - done));
+      std::vector<potstill::GenerateRequest> requests(std::min(std::max<size_t>(1, count / 10), count - done));
       for (size_t i = 0; i < requests.size(); ++i) {
         requests[i].messages = {{"system", std::string(600, 'x')}, {"user", fmt::format("question {}", done + i)}};
       }

@@ -8,8 +8,8 @@
 // first texts.
 #include <fmt/core.h>
 
+#include <algorithm>
 #include <chrono>
-#include <cmath>
 #include <cstdlib>
 #include <string>
 #include <vector>

@@ -13,6 +13,7 @@ struct SearchOptions {
   DistillDataConfig data;
   QuantizeConfig quantize;  // as `potstill quantize` has it
   std::filesystem::path out;
+  bool join = false;
 };
 
 struct AddUnlessThere {
@@ -57,6 +58,9 @@ void add_search_command(CLI::App& app, GlobalOptions& global) {
       ->required();
   command->add_option("--data", options->inputs.pairs, "pairs: JSONL with Alpaca fields or messages")->required();
   command->add_option("--out", options->out, "folder for study.db, best.yaml and trials.jsonl")->required();
+  command->add_flag("--join", options->join,
+                    "help a search that is under way into the same --out, with the same flags: do trials until none is "
+                    "left to begin");
   add_config_flags(*command, options->search);
   add_config_flags(*command, options->data);
   AddUnlessThere unsearched{*command};
@@ -67,6 +71,13 @@ void add_search_command(CLI::App& app, GlobalOptions& global) {
     check_config(options->search, "search");
     check_config(options->train, "search");
     check_config(options->data, "search");
+    if (options->join) {
+      const int64_t done = join_search(options->inputs, options->search, options->train, options->data,
+                                       options->quantize, global.seed, options->out);
+      print_result(global, {{"trials", done}},
+                   fmt::format("{} trials done here; the first worker writes the results", done));
+      return;
+    }
     const auto artifact = run_stage(
         options->out,
         search_key(options->inputs, options->search, options->train, options->data, options->quantize, global.seed),

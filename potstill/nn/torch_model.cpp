@@ -3,9 +3,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <string>
+#include <utility>
 
 #include "potstill/base/error.h"
 #include "potstill/nn/generator.h"
+#include "potstill/nn/loaded_model.h"
 #include "potstill/nn/scorer.h"
 #include "potstill/nn/transformer.h"
 
@@ -14,16 +17,10 @@ namespace {
 
 class TorchModel : public LanguageModel {
  public:
-  TorchModel(const ModelPackage& package, const TorchModelOptions& options)
-      : package_(package), num_slots_(options.num_slots) {
-    const at::Device device = compute_device(options.device);
-    model_ = load_transformer(package, compute_dtype(options.dtype, device), device);
-    model_.pack();
-  }
+  TorchModel(const ModelPackage& package, Transformer model, std::string name, int64_t num_slots)
+      : package_(package), model_(std::move(model)), name_(std::move(name)), num_slots_(num_slots) {}
 
-  std::string name() const override {
-    return fmt::format("{} ({})", package_.path.filename().string(), model_.dtype() == at::kFloat ? "fp32" : "bf16");
-  }
+  std::string name() const override { return name_; }
 
   std::vector<GenerateResult> generate(std::span<const GenerateRequest> requests,
                                        const std::function<void(size_t, const GenerateResult&)>& on_done) override {
@@ -41,13 +38,24 @@ class TorchModel : public LanguageModel {
  private:
   ModelPackage package_;
   Transformer model_;
+  std::string name_;
   int64_t num_slots_;
 };
 
 }  // namespace
 
 std::unique_ptr<LanguageModel> make_torch_model(const ModelPackage& model, const TorchModelOptions& options) {
-  return std::make_unique<TorchModel>(model, options);
+  const at::Device device = compute_device(options.device);
+  Transformer loaded = load_transformer(model, compute_dtype(options.dtype, device), device);
+  loaded.pack();
+  std::string name =
+      fmt::format("{} ({})", model.path.filename().string(), loaded.dtype() == at::kFloat ? "fp32" : "bf16");
+  return make_loaded_model(model, std::move(loaded), std::move(name), options.num_slots);
+}
+
+std::unique_ptr<LanguageModel> make_loaded_model(const ModelPackage& package, Transformer model, std::string name,
+                                                 int64_t num_slots) {
+  return std::make_unique<TorchModel>(package, std::move(model), std::move(name), num_slots);
 }
 
 }  // namespace potstill

@@ -226,6 +226,13 @@ std::vector<StoredTrial> OptunaStorage::trials() {
     const auto trial = by_id.find(reports.integer(0));
     if (trial != by_id.end()) trial->second->intermediate[reports.integer(1)] = read_value(reports, 2, 3);
   }
+  Statement beats(database_, R"(SELECT h.trial_id, (julianday('now') - julianday(h.heartbeat)) * 86400.0
+                                FROM trial_heartbeats h JOIN trials t ON t.trial_id = h.trial_id WHERE t.study_id = ?)");
+  beats.bind(study_id_);
+  while (beats.step()) {
+    const auto trial = by_id.find(beats.integer(0));
+    if (trial != by_id.end() && !beats.is_null(1)) trial->second->heartbeat_age_s = beats.real(1);
+  }
   load_attributes("trial_user_attributes", by_id, &StoredTrial::user_attributes);
   load_attributes("trial_system_attributes", by_id, &StoredTrial::system_attributes);
   return trials;
@@ -281,6 +288,20 @@ void OptunaStorage::report(int64_t trial_id, int64_t step, double value) {
 
 void OptunaStorage::forget_reports(int64_t trial_id) {
   Statement(database_, "DELETE FROM trial_intermediate_values WHERE trial_id = ?").bind(trial_id).step();
+}
+
+void OptunaStorage::beat(int64_t trial_id) {
+  Statement(database_, R"(INSERT INTO trial_heartbeats (trial_id, heartbeat) VALUES (?, ?)
+                          ON CONFLICT (trial_id) DO UPDATE SET heartbeat = excluded.heartbeat)")
+      .bind(trial_id)
+      .bind(now())
+      .step();
+}
+
+std::optional<nlohmann::json> OptunaStorage::trial_system_attribute(int64_t trial_id, std::string_view key) {
+  Statement find(database_, R"(SELECT value_json FROM trial_system_attributes WHERE trial_id = ? AND "key" = ?)");
+  if (!find.bind(trial_id).bind(key).step()) return std::nullopt;
+  return parse(find.text(0));
 }
 
 void OptunaStorage::set_trial_attribute(int64_t trial_id, std::string_view key, const nlohmann::json& value) {

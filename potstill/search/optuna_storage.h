@@ -18,6 +18,7 @@ namespace potstill {
 
 struct StoredTrial : PastTrial {
   int64_t id = 0;
+  std::optional<double> heartbeat_age_s = {};  // seconds since its worker's last sign of life
   std::map<std::string, nlohmann::json> user_attributes, system_attributes;
 };
 
@@ -42,8 +43,11 @@ class OptunaStorage {
   void set_value(int64_t trial_id, double value);
   void report(int64_t trial_id, int64_t step, double value);  // NaN and infinities are kept as such
   void forget_reports(int64_t trial_id);
+  void beat(int64_t trial_id);  // a sign of life of the trial's worker, in Optuna's table of heartbeats
   void set_trial_attribute(int64_t trial_id, std::string_view key, const nlohmann::json& value);         // user
   void set_trial_system_attribute(int64_t trial_id, std::string_view key, const nlohmann::json& value);  // Optuna's own
+
+  std::optional<nlohmann::json> trial_system_attribute(int64_t trial_id, std::string_view key);
 
   const std::filesystem::path& path() const { return database_.path(); }
 

@@ -1,18 +1,18 @@
 #include "potstill/search/study.h"
 
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
+#include <chrono>
 #include <cmath>
-#include <cstring>
+#include <condition_variable>
+#include <mutex>
+#include <thread>
 
 #include "potstill/base/check.h"
 #include "potstill/base/error.h"
 #include "potstill/base/interrupt.h"
-#include "potstill/base/jsonl.h"
+#include "potstill/base/log.h"
 #include "potstill/base/rng.h"
 #include "potstill/search/gp_sampler.h"
 #include "potstill/search/median_pruner.h"
@@ -21,8 +21,11 @@
 namespace potstill {
 namespace {
 
+using namespace std::chrono_literals;
+constexpr auto kPoll = 200ms;  // between looks at what other workers do
+
 constexpr const char* kFixedParams = "fixed_params";    // Optuna's own name
-constexpr const char* kOurs = "potstill:worker";        // on trials that this program runs
+constexpr const char* kWorker = "potstill:worker";      // on trials that this program runs: whose they are
 constexpr const char* kSettings = "potstill:settings";  // of the study: what may not change between runs
 
 nlohmann::ordered_json external_params(const Space& space, const Params& params) {
@@ -48,35 +51,30 @@ std::unique_ptr<PointSampler> make_sampler(const StudyOptions& options) {
 
 }  // namespace
 
-// A running trial's worker holds a lock on byte <trial id> of "<study>.lock". The kernel lets go of it when the process
-// ends, however it ends, so a trial whose lock is free has no worker any more.
-class Study::TrialLocks {
+// Signs of life of a running trial's worker, from a thread and a connection of its own.
+class Study::Heartbeat {
  public:
-  explicit TrialLocks(const std::filesystem::path& path) : path_(path) {
-    descriptor_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-    if (descriptor_ < 0) throw Error(ErrorKind::kIo, path.string(), std::strerror(errno));
-  }
-  ~TrialLocks() { ::close(descriptor_); }
-  TrialLocks(const TrialLocks&) = delete;
-  TrialLocks& operator=(const TrialLocks&) = delete;
-
-  bool try_lock(int64_t trial_id) { return set(trial_id, F_WRLCK); }
-  void unlock(int64_t trial_id) { set(trial_id, F_UNLCK); }
+  Heartbeat(const OptunaStorage& storage, const StudyOptions& options, int64_t trial_id)
+      : thread_([path = storage.path(), name = options.name, interval = options.heartbeat_interval_s,
+                 trial_id](const std::stop_token& stop) { beat(path, name, interval, trial_id, stop); }) {}
 
  private:
-  bool set(int64_t trial_id, short type) {
-    struct flock lock = {};
-    lock.l_type = type;
-    lock.l_whence = SEEK_SET;
-    lock.l_start = trial_id;
-    lock.l_len = 1;
-    if (::fcntl(descriptor_, F_OFD_SETLK, &lock) == 0) return true;
-    if (errno == EAGAIN || errno == EACCES) return false;
-    throw Error(ErrorKind::kIo, path_.string(), fmt::format("cannot be locked: {}", std::strerror(errno)),
-                "keep the study on a file system that has locks");
+  static void beat(const std::filesystem::path& path, const std::string& study, double interval_s, int64_t trial_id,
+                   const std::stop_token& stop) {
+    std::mutex mutex;
+    std::condition_variable_any wakes;
+    std::unique_lock lock(mutex);
+    while (
+        !wakes.wait_for(lock, stop, std::chrono::duration<double>(interval_s), [&] { return stop.stop_requested(); })) {
+      if (stop.stop_requested()) return;
+      try {
+        OptunaStorage(path, study).beat(trial_id);
+      } catch (const Error& error) {  // the trial goes on; another machine may take it for dead
+        log_warning("search: no heartbeat for trial: {}", error.what());
+      }
+    }
   }
-  std::filesystem::path path_;
-  int descriptor_ = -1;
+  std::jthread thread_;
 };
 
 nlohmann::json Trial::param(const std::string& name) const {
@@ -100,10 +98,9 @@ void Trial::set_user_attribute(std::string_view key, const nlohmann::json& value
 }
 
 Study::Study(const std::filesystem::path& path, Space space, StudyOptions options)
-    : storage_(path, options.name), space_(std::move(space)), options_(std::move(options)) {
+    : storage_(path, options.name), space_(std::move(space)), options_(std::move(options)), worker_(path) {
   for (const auto& [name, distribution] : space_) check_distribution(distribution, fmt::format("search: '{}'", name));
   sampler_ = make_sampler(options_);
-  locks_ = std::make_unique<TrialLocks>(path.string() + ".lock");
   const nlohmann::json settings = {{"space", space_to_json(space_)},
                                    {"sampler", options_.sampler},
                                    {"n_startup_trials", options_.n_startup_trials},
@@ -162,9 +159,10 @@ std::optional<StoredTrial> Study::next_trial(int64_t num_trials) {
   Transaction transaction = storage_.begin();
   auto trials = storage_.trials();
   for (auto& trial : trials) {
-    if (trial.state != TrialState::kRunning || !trial.system_attributes.contains(kOurs)) continue;
-    if (!locks_->try_lock(trial.id)) continue;  // its worker lives
+    if (!worker_.try_take_over(trial, 2 * options_.heartbeat_interval_s)) continue;  // its worker lives
     storage_.forget_reports(trial.id);
+    storage_.set_trial_system_attribute(trial.id, kWorker, worker_.identity());
+    storage_.beat(trial.id);
     storage_.change_state(trial.id, TrialState::kRunning, TrialState::kRunning);  // a new start time
     transaction.commit();
     return trial;
@@ -193,9 +191,9 @@ std::optional<StoredTrial> Study::next_trial(int64_t num_trials) {
     }
   }
   storage_.set_params(next.id, space_, next.params);
-  storage_.set_trial_system_attribute(next.id, kOurs, true);
-  const bool locked = locks_->try_lock(next.id);
-  POTSTILL_CHECK(locked);  // nobody else knows this trial before the commit
+  storage_.set_trial_system_attribute(next.id, kWorker, worker_.identity());
+  storage_.beat(next.id);
+  worker_.take(next.id);  // nobody else knows this trial before the commit
   transaction.commit();
   return next;
 }
@@ -205,14 +203,19 @@ void Study::minimise(const std::function<double(Trial&)>& objective, int64_t num
   while (true) {
     throw_if_interrupted();
     const auto stored = next_trial(num_trials);
-    if (!stored) return;
+    if (!stored) {
+      if (!options_.waits_for_others || !others_are_running()) return;
+      std::this_thread::sleep_for(kPoll);  // one of them may die and leave its trial to us
+      continue;
+    }
     try {
+      const Heartbeat heartbeat(storage_, options_, stored->id);
       run(*stored, objective);
     } catch (...) {
-      locks_->unlock(stored->id);
+      worker_.leave(stored->id);
       throw;
     }
-    locks_->unlock(stored->id);
+    worker_.leave(stored->id);
     if (!on_finished) continue;
     for (const auto& trial : storage_.trials()) {
       if (trial.id == stored->id) on_finished(trial);
@@ -245,6 +248,12 @@ void Study::run(const StoredTrial& stored, const std::function<double(Trial&)>& 
 
 void Study::finish(const StoredTrial& stored, TrialState state, std::optional<double> value) {
   Transaction transaction = storage_.begin();
+  const auto worker = storage_.trial_system_attribute(stored.id, kWorker);
+  if (worker && *worker != worker_.identity()) {
+    log_warning("search: trial {} was taken over by another worker, which believed this one dead: its result counts",
+                stored.number);
+    return;
+  }
   if (value) storage_.set_value(stored.id, *value);
   const bool ours = storage_.change_state(stored.id, TrialState::kRunning, state);
   if (!ours) {
@@ -252,6 +261,12 @@ void Study::finish(const StoredTrial& stored, TrialState state, std::optional<do
                 fmt::format("trial {} was finished by another program while it ran here", stored.number));
   }
   transaction.commit();
+}
+
+bool Study::others_are_running() {
+  return std::ranges::any_of(storage_.trials(), [](const auto& trial) {
+    return trial.state == TrialState::kRunning && trial.system_attributes.contains(kWorker);
+  });
 }
 
 std::optional<StoredTrial> Study::best() {

@@ -13,6 +13,7 @@
 
 #include "potstill/search/optuna_storage.h"
 #include "potstill/search/sampler.h"
+#include "potstill/search/study_worker.h"
 
 namespace potstill {
 
@@ -50,6 +51,11 @@ struct StudyOptions {
   std::string sampler = "gp";  // or "tpe", "random"
   int64_t n_startup_trials = 10;
   uint64_t seed = 0;
+  // A running trial's worker gives a sign of life this often; a worker on another machine that has given none for twice
+  // as long is dead, and its trial is done again.
+  double heartbeat_interval_s = 60;
+  // Whether minimise() stays until the trials of other workers are finished too (or their workers are dead).
+  bool waits_for_others = true;
 };
 
 class Study {
@@ -62,9 +68,9 @@ class Study {
   // in a study's life.
   void enqueue(const nlohmann::ordered_json& point);
 
-  // Runs trials until the study has `num_trials` of them finished or under work elsewhere. NaN or Error(kNumeric) fails
-  // a trial and the study goes on; any other exception leaves the trial to the next run of the study, with the same
-  // parameters, as a kill does. on_finished sees each trial once it is stored.
+  // Runs trials until the study has `num_trials` of them finished or, without waits_for_others, under work elsewhere.
+  // NaN or Error(kNumeric) fails a trial and the study goes on; any other exception leaves the trial to the next run of
+  // the study, with the same parameters, as a kill does. on_finished sees each trial of this worker once it is stored.
   void minimise(const std::function<double(Trial&)>& objective, int64_t num_trials,
                 const std::function<void(const StoredTrial&)>& on_finished = {});
 
@@ -74,17 +80,18 @@ class Study {
   nlohmann::ordered_json params_of(const StoredTrial& trial) const;
 
  private:
-  class TrialLocks;
+  class Heartbeat;
   std::optional<StoredTrial> next_trial(int64_t num_trials);
   Params sample(const std::vector<StoredTrial>& trials, int64_t number) const;
   void run(const StoredTrial& stored, const std::function<double(Trial&)>& objective);
   void finish(const StoredTrial& stored, TrialState state, std::optional<double> value);
+  bool others_are_running();
 
   OptunaStorage storage_;
   Space space_;
   StudyOptions options_;
   std::unique_ptr<PointSampler> sampler_;
-  std::unique_ptr<TrialLocks> locks_;
+  StudyWorker worker_;
 };
 
 }  // namespace potstill

@@ -55,15 +55,14 @@ std::string hash_of(const std::map<std::string, std::string>& hashes) {
   return sha256_hex(listing);
 }
 
-// What the partial folder says it is work for; empty when it says nothing.
-std::string key_of_partial(const fs::path& partial) {
+}  // namespace
+
+std::string partial_key(const fs::path& partial) {
   std::ifstream stream(partial / "work" / "key");
   std::string key;
   std::getline(stream, key);
   return key;
 }
-
-}  // namespace
 
 std::string fingerprint(const fs::path& path) {
   if (!fs::exists(path)) throw Error(ErrorKind::kIo, path.string(), "does not exist", "check the path");
@@ -91,7 +90,7 @@ ArtifactWriter::ArtifactWriter(const fs::path& folder, const StageKey& key)
   const std::string hash = stage_key_hash(key);
   std::error_code error;
   if (fs::exists(partial_)) {
-    resumed_ = key_of_partial(partial_) == hash;
+    resumed_ = partial_key(partial_) == hash;
     if (!resumed_) fs::remove_all(partial_, error);
   }
   if (!resumed_) {

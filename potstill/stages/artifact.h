@@ -77,6 +77,9 @@ struct Artifact {
   const nlohmann::json& results() const { return manifest.at("results"); }
 };
 
+// The key that a partial folder ("<folder>.partial") is work for; empty when it says nothing.
+std::string partial_key(const std::filesystem::path& partial);
+
 // Hash of the key's stage, config, seed, tool version and the fingerprints of its inputs.
 std::string stage_key_hash(const StageKey& key);
 

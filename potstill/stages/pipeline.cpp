@@ -5,11 +5,13 @@
 
 #include <algorithm>
 #include <array>
+#include <functional>
 
 #include "potstill/base/atomic_file.h"
 #include "potstill/base/error.h"
 #include "potstill/base/interrupt.h"
 #include "potstill/base/log.h"
+#include "potstill/base/rng.h"
 #include "potstill/lm/http_client.h"
 #include "potstill/recipe/task_file.h"
 #include "potstill/stages/evaluate_stage.h"
@@ -74,7 +76,11 @@ class Pipeline {
       {"report", &Pipeline::report},
   }};
 
-  fs::path folder(std::string_view stage) const { return run_dir_ / stage; }
+  // Where a stage's artifact is: in the run's folder, or once it was made there, in the store.
+  fs::path folder(std::string_view stage) const {
+    const auto stored = stages_.find(std::string(stage));
+    return stored != stages_.end() ? stored->second : run_dir_ / stage;
+  }
   fs::path student() const { return recipe_.prune ? folder("prune") : recipe_.resolve(recipe_.top.student); }
   fs::path teacher() const {
     return is_endpoint(recipe_.top.teacher) ? fs::path(recipe_.top.teacher) : recipe_.resolve(recipe_.top.teacher);
@@ -83,6 +89,11 @@ class Pipeline {
     return recipe_.top.pairs.empty() ? folder("synth") / "D_gen.jsonl" : recipe_.resolve(recipe_.top.pairs);
   }
   uint64_t seed() const { return static_cast<uint64_t>(recipe_.top.seed); }
+  // The seed of training and of what is made of it.
+  uint64_t training_seed() const {
+    return options_.replicate == 0 ? seed() : derive_seed(seed(), fmt::format("replicate/{}", options_.replicate));
+  }
+  void make(std::string_view stage, const StageKey& key, const std::function<void(ArtifactWriter&)>& work);
   void quantize_into(std::string_view stage, const fs::path& model, const std::string& method);
   void check_stage_name(const std::string& name, const char* flag) const;
 
@@ -90,9 +101,20 @@ class Pipeline {
   const PipelineOptions& options_;
   fs::path run_dir_;
   IfExists if_exists_ = IfExists::kReplace;
+  std::map<std::string, fs::path> stages_;  // made or found so far
   // DistillConfig of the final training: [train], with what the search found.
   DistillConfig train_settings() const;
+  SearchConfig search_config() const;
 };
+
+void Pipeline::make(std::string_view stage, const StageKey& key, const std::function<void(ArtifactWriter&)>& work) {
+  fs::path place = run_dir_ / stage;
+  if (!options_.store.empty()) {
+    place = options_.store / fmt::format("{}-{}", key.stage, stage_key_hash(key).substr(0, 16));
+  }
+  run_stage(place, key, if_exists_, work);
+  stages_[std::string(stage)] = place;
+}
 
 void Pipeline::prune() {
   if (!recipe_.prune) return;
@@ -100,8 +122,7 @@ void Pipeline::prune() {
   config.text = recipe_.resolve(config.text.string());
   const PruneInputs inputs{
       .model = recipe_.resolve(recipe_.top.student), .dtype = recipe_.top.dtype, .device = recipe_.top.device};
-  run_stage(folder("prune"), prune_key(inputs, config, seed()), if_exists_,
-            [&](ArtifactWriter& out) { run_prune_stage(inputs, config, out); });
+  make("prune", prune_key(inputs, config, seed()), [&](ArtifactWriter& out) { run_prune_stage(inputs, config, out); });
 }
 
 void Pipeline::synth() {
@@ -114,8 +135,8 @@ void Pipeline::synth() {
                                                                             : recipe_.resolve(recipe_.top.data_teacher),
                            .dtype = recipe_.top.dtype,
                            .device = recipe_.top.device};
-  run_stage(folder("synth"), synth_key(inputs, config, seed()), if_exists_,
-            [&](ArtifactWriter& out) { run_synth_stage(inputs, config, synth_journal(folder("synth")), out); });
+  make("synth", synth_key(inputs, config, seed()),
+       [&](ArtifactWriter& out) { run_synth_stage(inputs, config, synth_journal(folder("synth")), out); });
 }
 
 void Pipeline::teach() {
@@ -123,22 +144,31 @@ void Pipeline::teach() {
       .teacher = teacher(), .data = pairs(), .dtype = recipe_.top.dtype, .device = recipe_.top.device};
   TeachConfig config = recipe_.teach;
   config.tokenizer = config.tokenizer.empty() ? student().string() : recipe_.resolve(config.tokenizer).string();
-  run_stage(folder("teach"), teach_key(inputs, config, recipe_.data, seed()), if_exists_,
-            [&](ArtifactWriter& out) { run_teach_stage(inputs, config, recipe_.data, out); });
+  make("teach", teach_key(inputs, config, recipe_.data, seed()),
+       [&](ArtifactWriter& out) { run_teach_stage(inputs, config, recipe_.data, out); });
 }
 
 void Pipeline::search() {
   if (!recipe_.search) return;
+  const SearchConfig config = search_config();
   const SearchInputs inputs{.student = student(),
                             .knowledge = folder("teach"),
                             .pairs = pairs(),
                             .dtype = recipe_.top.dtype,
                             .device = recipe_.top.device};
-  run_stage(folder("search"),
-            search_key(inputs, *recipe_.search, recipe_.train, recipe_.data, recipe_.quantize, seed()), if_exists_,
-            [&](ArtifactWriter& out) {
-              run_search_stage(inputs, *recipe_.search, recipe_.train, recipe_.data, recipe_.quantize, out);
-            });
+  make("search", search_key(inputs, config, recipe_.train, recipe_.data, recipe_.quantize, seed()),
+       [&](ArtifactWriter& out) {
+         run_search_stage(inputs, config, recipe_.train, recipe_.data, recipe_.quantize, out);
+       });
+}
+
+// [search], its files where the recipe means them.
+SearchConfig Pipeline::search_config() const {
+  SearchConfig config = *recipe_.search;
+  config.accuracy_data = recipe_.resolve(config.accuracy_data.string());
+  for (auto& file : config.first) file = recipe_.resolve(file).string();
+  for (auto& task : config.accuracy_tasks) task = recipe_.resolve(task).string();
+  return config;
 }
 
 DistillConfig Pipeline::train_settings() const {
@@ -146,19 +176,21 @@ DistillConfig Pipeline::train_settings() const {
 }
 
 void Pipeline::train() {
-  const TrainInputs inputs{.student = student(),
-                           .teacher = folder("teach"),
-                           .data = pairs(),
-                           .dtype = recipe_.top.dtype,
-                           .device = recipe_.top.device};
+  TrainInputs inputs{.student = student(),
+                     .teacher = folder("teach"),
+                     .data = pairs(),
+                     .dtype = recipe_.top.dtype,
+                     .device = recipe_.top.device,
+                     .data_seed = {}};
+  if (training_seed() != seed()) inputs.data_seed = seed();
   const DistillConfig settings = train_settings();
-  run_stage(folder("train"), train_key(inputs, settings, recipe_.data, seed()), if_exists_,
-            [&](ArtifactWriter& out) { run_train_stage(inputs, settings, recipe_.data, out); });
+  make("train", train_key(inputs, settings, recipe_.data, training_seed()),
+       [&](ArtifactWriter& out) { run_train_stage(inputs, settings, recipe_.data, out); });
 }
 
 void Pipeline::merge() {
   const MergeInputs inputs{.model = student(), .adapter = folder("train"), .dtype = recipe_.merge.dtype};
-  run_stage(folder("merge"), merge_key(inputs), if_exists_, [&](ArtifactWriter& out) { run_merge_stage(inputs, out); });
+  make("merge", merge_key(inputs), [&](ArtifactWriter& out) { run_merge_stage(inputs, out); });
 }
 
 void Pipeline::quantize_into(std::string_view stage, const fs::path& model, const std::string& method) {
@@ -167,8 +199,8 @@ void Pipeline::quantize_into(std::string_view stage, const fs::path& model, cons
   const auto source = [&](const std::string& name) { return name == "synth" ? pairs() : recipe_.resolve(name); };
   const std::string& text = config.calibration.empty() ? std::string("synth") : config.calibration;
   const QuantizeInputs inputs{.model = model, .calibration = parse_calibration(text, source)};
-  run_stage(folder(stage), quantize_key(inputs, config, seed()), if_exists_,
-            [&](ArtifactWriter& out) { run_quantize_stage(inputs, config, out); });
+  make(stage, quantize_key(inputs, config, training_seed()),
+       [&](ArtifactWriter& out) { run_quantize_stage(inputs, config, out); });
 }
 
 void Pipeline::quantize() { quantize_into("quantize", folder("merge"), recipe_.quantize.method); }
@@ -180,8 +212,7 @@ void Pipeline::export_gguf() {
                      .config = config_to_json(recipe_.export_),
                      .inputs = {{"model", folder("quantize")}},
                      .seed = seed()};
-  run_stage(folder("export"), key, if_exists_,
-            [&](ArtifactWriter& out) { run_export_stage(folder("quantize"), recipe_.export_, out); });
+  make("export", key, [&](ArtifactWriter& out) { run_export_stage(folder("quantize"), recipe_.export_, out); });
 }
 
 void Pipeline::evaluate() {
@@ -198,8 +229,8 @@ void Pipeline::evaluate() {
                         .pairs = pairs(),
                         .dtype = recipe_.top.dtype,
                         .device = recipe_.top.device};
-  run_stage(folder("evaluate"), evaluate_key(inputs, config, recipe_.data, seed()), if_exists_,
-            [&](ArtifactWriter& out) { run_evaluate_stage(inputs, config, recipe_.data, out); });
+  make("evaluate", evaluate_key(inputs, config, recipe_.data, seed()),
+       [&](ArtifactWriter& out) { run_evaluate_stage(inputs, config, recipe_.data, out); });
 }
 
 void Pipeline::report() {
@@ -209,15 +240,14 @@ void Pipeline::report() {
       inputs.push_back({std::string(step.name), folder(step.name)});
     }
   }
-  run_stage(folder("report"),
-            {.stage = "report", .config = {{"name", recipe_.top.name}}, .inputs = inputs, .seed = seed()}, if_exists_,
-            [&](ArtifactWriter& out) {
-              run_report_stage({.name = recipe_.top.name,
-                                .description = recipe_.top.description,
-                                .command = options_.command,
-                                .run_dir = run_dir_},
-                               out);
-            });
+  make("report", {.stage = "report", .config = {{"name", recipe_.top.name}}, .inputs = inputs, .seed = seed()},
+       [&](ArtifactWriter& out) {
+         run_report_stage({.name = recipe_.top.name,
+                           .description = recipe_.top.description,
+                           .command = options_.command,
+                           .run_dir = run_dir_},
+                          out);
+       });
 }
 
 void Pipeline::check_stage_name(const std::string& name, const char* flag) const {
@@ -232,7 +262,7 @@ void Pipeline::check_stage_name(const std::string& name, const char* flag) const
 PipelineResult Pipeline::run() {
   check_stage_name(options_.from, "--from");
   check_stage_name(options_.until, "--until");
-  preflight(recipe_, run_dir_);
+  if (options_.preflight) preflight(recipe_, run_dir_);
   fs::create_directories(run_dir_);
   bool before_from = !options_.from.empty();
   int number = 0;
@@ -247,7 +277,8 @@ PipelineResult Pipeline::run() {
     if (!before_from) (this->*step.run)();
     if (step.name == options_.until) break;
   }
-  PipelineResult result{.run_dir = run_dir_, .gguf = {}, .report = {}, .evaluation = nlohmann::ordered_json::object()};
+  PipelineResult result{
+      .run_dir = run_dir_, .gguf = {}, .report = {}, .evaluation = nlohmann::ordered_json::object(), .stages = stages_};
   if (fs::exists(folder("export") / "model.gguf")) result.gguf = folder("export") / "model.gguf";
   if (fs::exists(folder("report") / "report.html")) result.report = folder("report") / "report.html";
   if (fs::exists(folder("evaluate") / "evaluation.json")) {

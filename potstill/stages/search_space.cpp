@@ -22,6 +22,19 @@ void add_choices(Space& space, const std::string& name, const std::vector<T>& ch
   if (!choices.empty()) space[name] = CategoricalDistribution{{choices.begin(), choices.end()}};
 }
 
+// The optimizer's own settings that [search] can name, and which optimizers have them (all, when none is named).
+struct Knob {
+  const char* name;
+  std::vector<double> SearchConfig::*range;
+  const char* optimizer;  // part of its name
+};
+constexpr Knob kKnobs[] = {{"momentum", &SearchConfig::momentum, "muon"},
+                           {"weight_decay", &SearchConfig::weight_decay, ""},
+                           {"beta1", &SearchConfig::beta1, "adamw"},
+                           {"beta2", &SearchConfig::beta2, "adamw"},
+                           {"max_grad_norm", &SearchConfig::max_grad_norm, ""},
+                           {"min_lr_ratio", &SearchConfig::min_lr_ratio, ""}};
+
 struct SetNumber {
   const nlohmann::json& values;
   void operator()(const char* name, double& value, const char*, const FieldLimits&) { set(name, value); }
@@ -48,6 +61,14 @@ Space training_space(const SearchConfig& search, const DistillConfig& train) {
   add_range(space, "lr", search.lr.empty() ? std::vector<double>{rate / 5.0, rate * 5.0} : search.lr, true);
   add_choices(space, "rank", search.rank);
   add_choices(space, "lora_alpha_ratio", search.lora_alpha_ratio);
+  for (const Knob& knob : kKnobs) {
+    if (!(search.*knob.range).empty() && train.optimizer.find(knob.optimizer) == std::string::npos) {
+      throw Error(ErrorKind::kUsage, "search",
+                  fmt::format("'{}' is searched, which {} has not", knob.name, train.optimizer),
+                  "take it out of [search], or change [train] optimizer");
+    }
+    add_range(space, knob.name, search.*knob.range, false);
+  }
   for (const auto& [name, distribution] : space) check_distribution(distribution, fmt::format("search: '{}'", name));
   return space;
 }
@@ -82,11 +103,14 @@ nlohmann::ordered_json known_point(const Space& space, const DistillConfig& trai
   return point;
 }
 
-nlohmann::ordered_json searched_settings(const DistillConfig& settings) {
+nlohmann::ordered_json searched_settings(const DistillConfig& settings, const Space& space) {
   const auto all = config_to_json(settings);
   nlohmann::ordered_json chosen = nlohmann::ordered_json::object();
   for (const char* name : {"alpha", "temperature", "rank", "lora_alpha", "lora_dropout", "lr", "warmup_ratio"}) {
     chosen[name] = all.at(name);
+  }
+  for (const Knob& knob : kKnobs) {
+    if (space.contains(knob.name)) chosen[knob.name] = all.at(knob.name);
   }
   return chosen;
 }

@@ -30,6 +30,13 @@ StageKey search_key(const SearchInputs& inputs, const SearchConfig& search, cons
 void run_search_stage(const SearchInputs& inputs, const SearchConfig& search, const DistillConfig& train,
                       const DistillDataConfig& data, const QuantizeConfig& quantize, ArtifactWriter& out);
 
+// Another worker, beside the one that runs the stage into `out`, on this machine or on one that shares its file system:
+// does trials of the same study until none is left to begin, and writes nothing else. Returns how many it did. Throws
+// Error(kInput) when no search with these settings and inputs is under way there.
+int64_t join_search(const SearchInputs& inputs, const SearchConfig& search, const DistillConfig& train,
+                    const DistillDataConfig& data, const QuantizeConfig& quantize, uint64_t seed,
+                    const std::filesystem::path& out);
+
 // `train` with the best settings of a finished search.
 DistillConfig best_settings(const Artifact& search, const DistillConfig& train);
 

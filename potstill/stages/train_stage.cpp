@@ -65,6 +65,7 @@ StageKey train_key(const TrainInputs& inputs, const DistillConfig& config, const
   key.config.update(config_to_json(data));
   key.config["dtype"] = inputs.dtype;
   key.config["device"] = inputs.device;
+  if (inputs.data_seed) key.config["data_seed"] = *inputs.data_seed;
   return key;
 }
 
@@ -75,7 +76,7 @@ void run_train_stage(const TrainInputs& inputs, const DistillConfig& config, con
   const DistillSetup setup = open_distill_setup(
       inputs.student,
       knowledge_of(inputs.student, inputs.teacher, inputs.data, data_config, inputs.dtype, inputs.device, out),
-      inputs.data, data_config, inputs.dtype, inputs.device, out.seed());
+      inputs.data, data_config, inputs.dtype, inputs.device, inputs.data_seed.value_or(out.seed()));
   Agreement before;
   if (!setup.data.held_out.empty()) {
     before = measure_agreement(setup.student, *setup.teacher, setup.data, setup.data.held_out, config.tokens_per_batch,

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 
 #include "potstill/distill/distill_config.h"
@@ -17,6 +18,8 @@ struct TrainInputs {
   std::filesystem::path teacher;  // knowledge cache; or a model, whose knowledge is then cached first
   std::filesystem::path data;     // pairs, JSONL
   std::string dtype = "auto", device = "auto";
+  // Of the choice of held-out pairs, where it is not the stage's seed: replicates train on the same pairs.
+  std::optional<uint64_t> data_seed = {};
 };
 
 StageKey train_key(const TrainInputs& inputs, const DistillConfig& config, const DistillDataConfig& data,

@@ -156,6 +156,122 @@ TEST_F(StudyTest, TwoProcessesShareAStudy) {
   EXPECT_EQ(workers.size(), 2u);
 }
 
+TEST_F(StudyTest, ADeadWorkersTrialIsDoneByTheOther) {
+  std::vector<pid_t> children;
+  for (int worker = 0; worker < 2; ++worker) {
+    children.push_back(::fork());
+    if (children.back() == 0) {
+      Study study(file("shared.db"), kSpace, kOptions);
+      study.minimise(
+          [&](Trial& trial) {
+            if (worker == 0) {
+              write_file_atomically(file("dead"), std::to_string(trial.number()));
+              ::kill(::getpid(), SIGKILL);
+            }
+            for (int i = 0; i < 6000 && !fs::exists(file("dead")); ++i) ::usleep(10'000);
+            return objective(trial);
+          },
+          12);
+      ::_exit(0);
+    }
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(children[0], &status, 0), children[0]);
+  EXPECT_TRUE(WIFSIGNALED(status));
+  ASSERT_EQ(::waitpid(children[1], &status, 0), children[1]);
+  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+  Study study(file("shared.db"), kSpace, kOptions);
+  const auto trials = study.trials();
+  ASSERT_EQ(trials.size(), 12u);
+  std::set<Params> points;
+  for (const auto& trial : trials) {
+    EXPECT_EQ(trial.state, TrialState::kComplete) << trial.number;
+    points.insert(trial.params);
+  }
+  EXPECT_EQ(points.size(), 12u);
+}
+
+// A study whose first trial is left running by a process that was killed in it.
+void leave_a_trial(const fs::path& path) {
+  const pid_t child = ::fork();
+  if (child == 0) {
+    Study study(path, kSpace, kOptions);
+    study.minimise([](Trial&) -> double { return ::kill(::getpid(), SIGKILL); }, 1);
+    ::_exit(1);
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+}
+
+TEST_F(StudyTest, AWorkerOnAnotherMachineIsDeadWhenItsHeartbeatIsOld) {
+  leave_a_trial(file("a.db"));
+  StudyOptions options = kOptions;
+  options.waits_for_others = false;
+  const auto trials_run = [&](const std::string& heartbeat) {
+    {
+      Database other(file("a.db"));
+      other.execute(R"(UPDATE trial_system_attributes SET value_json = '{"machine": "elsewhere", "token": "1"}'
+                       WHERE "key" = 'potstill:worker')");
+      other.execute("UPDATE trial_heartbeats SET heartbeat = datetime('now', '" + heartbeat + "')");
+    }
+    Study study(file("a.db"), kSpace, options);
+    int64_t count = 0;
+    study.minimise(
+        [&](Trial& trial) {
+          ++count;
+          return objective(trial);
+        },
+        1);
+    return count;
+  };
+  EXPECT_EQ(trials_run("-60 seconds"), 0);  // twice the interval has not passed
+  EXPECT_EQ(trials_run("-600 seconds"), 1);
+}
+
+TEST_F(StudyTest, ARunningTrialGivesSignsOfLife) {
+  StudyOptions options = kOptions;
+  options.heartbeat_interval_s = 0.02;
+  Study study(file("a.db"), kSpace, options);
+  const auto heartbeat = [&] {
+    Database database(file("a.db"));
+    Statement row(database, "SELECT heartbeat FROM trial_heartbeats");
+    return row.step() ? row.text(0) : std::string();
+  };
+  study.minimise(
+      [&](Trial& trial) {
+        const std::string first = heartbeat();
+        EXPECT_FALSE(first.empty());
+        std::string later = first;
+        for (int i = 0; i < 3000 && later == first; ++i) {
+          ::usleep(10'000);
+          later = heartbeat();
+        }
+        EXPECT_GT(later, first);
+        return objective(trial);
+      },
+      1);
+}
+
+TEST_F(StudyTest, AWorkerThatWasTakenForDeadLeavesTheTrialToTheOther) {
+  StudyOptions options = kOptions;
+  options.waits_for_others = false;
+  Study study(file("a.db"), kSpace, options);
+  study.minimise(
+      [&](Trial& trial) {
+        if (trial.number() == 0) {
+          Database other(file("a.db"));
+          other.execute(R"(UPDATE trial_system_attributes SET value_json = '{"machine": "elsewhere", "token": "1"}'
+                           WHERE "key" = 'potstill:worker')");
+        }
+        return objective(trial);
+      },
+      2);
+  const auto trials = study.trials();
+  ASSERT_EQ(trials.size(), 2u);
+  EXPECT_EQ(trials[0].state, TrialState::kRunning);  // the other's
+  EXPECT_EQ(trials[1].state, TrialState::kComplete);
+}
+
 TEST_F(StudyTest, FailedAndPrunedTrialsAreKeptAsSuch) {
   Study study(file("a.db"), kSpace, kOptions);
   study.minimise(

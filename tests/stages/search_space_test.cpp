@@ -64,6 +64,24 @@ TEST(TrainingSpace, TheFirstPointIsTrainsOwnWhereItLiesInTheRanges) {
   EXPECT_EQ(settings_at(point, train).lora_alpha, train.lora_alpha);
 }
 
+TEST(TrainingSpace, HoldsTheOptimizersOwnKnobsWhenAsked) {
+  SearchConfig config;
+  config.momentum = {0.9, 0.98};
+  config.weight_decay = {0.0, 0.1};
+  const DistillConfig train;  // muon
+  const Space space = training_space(config, train);
+  EXPECT_EQ(space.size(), 9u);
+  const auto settings = settings_at({{"momentum", 0.93}, {"weight_decay", 0.05}}, train);
+  EXPECT_EQ(settings.momentum, 0.93);
+  EXPECT_EQ(settings.weight_decay, 0.05);
+  EXPECT_EQ(searched_settings(settings, space).at("momentum"), 0.93);
+  EXPECT_FALSE(searched_settings(settings).contains("momentum"));
+  EXPECT_EQ(known_point(space, train).at("momentum"), train.momentum);
+  SearchConfig of_adamw;
+  of_adamw.beta2 = {0.9, 0.999};
+  EXPECT_THROW(training_space(of_adamw, train), Error);  // Muon has no beta2
+}
+
 TEST(TrainingSpace, BestSettingsComeBackFromTheFile) {
   DistillConfig found;
   found.alpha = 0.75;

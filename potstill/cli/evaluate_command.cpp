@@ -9,6 +9,7 @@
 #include "potstill/cli/command.h"
 #include "potstill/eval/few_shot.h"
 #include "potstill/eval/python_text.h"
+#include "potstill/lm/http_client.h"
 #include "potstill/recipe/eval_task_file.h"
 #include "potstill/stages/evaluate_stage.h"
 
@@ -19,18 +20,30 @@ namespace fs = std::filesystem;
 
 struct EvaluateOptions {
   std::vector<std::string> models;
+  fs::path base;
+  std::string endpoint_model;
   fs::path knowledge, pairs, output;
   bool log_samples = false;
   EvalConfig config;
   DistillDataConfig data;
 };
 
-// PATH, or LABEL=PATH.
-EvaluatedModel parse_model(const std::string& text) {
+// PATH, or LABEL=PATH. A "=" inside an address is not a label's.
+EvaluatedModel parse_model(const std::string& text, const EvaluateOptions& options) {
+  EvaluatedModel model{.label = {}, .path = text};
   const size_t equals = text.find('=');
-  if (equals != std::string::npos && !fs::exists(text)) return {text.substr(0, equals), text.substr(equals + 1)};
-  const fs::path path = fs::path(text).lexically_normal();
-  return {(path.has_filename() ? path : path.parent_path()).filename().string(), text};
+  if (equals != std::string::npos && !is_endpoint(text) && !fs::exists(text)) {
+    model.label = text.substr(0, equals);
+    model.path = text.substr(equals + 1);
+  } else if (is_endpoint(text)) {
+    model.label = options.endpoint_model;
+  } else {
+    const fs::path path = fs::path(text).lexically_normal();
+    model.label = (path.has_filename() ? path : path.parent_path()).filename().string();
+  }
+  if (is_endpoint(model.path.string())) model.endpoint_model = options.endpoint_model;
+  if (is_adapter_folder(model.path)) model.base = options.base;
+  return model;
 }
 
 EvaluateInputs inputs_of(const EvaluateOptions& options, const GlobalOptions& global) {
@@ -39,7 +52,11 @@ EvaluateInputs inputs_of(const EvaluateOptions& options, const GlobalOptions& gl
                         .pairs = options.pairs,
                         .dtype = global.dtype,
                         .device = global.device};
-  for (const auto& model : options.models) inputs.models.push_back(parse_model(model));
+  for (const auto& model : options.models) inputs.models.push_back(parse_model(model, options));
+  const auto adapter = [](const EvaluatedModel& model) { return is_adapter_folder(model.path); };
+  if (!options.base.empty() && std::ranges::none_of(inputs.models, adapter)) {
+    throw Error(ErrorKind::kUsage, "--base", "no --model is a PEFT adapter folder", "one holds adapter_config.json");
+  }
   if (options.knowledge.empty() != options.pairs.empty()) {
     throw Error(ErrorKind::kUsage, "evaluate", "--teacher and --pairs are given together or not at all",
                 "--teacher is the knowledge cache that `potstill teach` made of --pairs");
@@ -68,8 +85,8 @@ nlohmann::ordered_json layout(const nlohmann::ordered_json& models, const Evalua
   if (model.contains("harness")) json = model["harness"];
   json["config"] = {{"model", "potstill"},
                     {"model_args", fmt::format("path={},dtype={}", model["path"].get<std::string>(), global.dtype)},
-                    {"model_num_parameters", model["parameters"]},
                     {"model_dtype", global.dtype}};
+  if (model.contains("parameters")) json["config"]["model_num_parameters"] = model["parameters"];
   json["config"]["limit"] = options.config.limit > 0 ? nlohmann::ordered_json(options.config.limit) : nullptr;
   json["config"]["fewshot_seed"] = FewShotSampler::kSeed;
   if (!options.config.split.empty()) json["config"]["split"] = options.config.split;
@@ -140,9 +157,15 @@ void add_evaluate_command(CLI::App& app, GlobalOptions& global) {
   auto [command, options] = new_command<EvaluateOptions>(
       app, "evaluate", "Benchmarks as lm-evaluation-harness scores them, perplexity, closeness to the teacher");
   command
-      ->add_option("--model", options->models,
-                   "Hugging Face folder or GGUF; again for more models, NAME=PATH to name it")
+      ->add_option(
+          "--model", options->models,
+          "Hugging Face folder (compressed-tensors and GPTQ too), GGUF, PEFT adapter folder, or the address of "
+          "an endpoint whose /completions has echo and logprobs (http://…/v1); again for more models, "
+          "NAME=PATH to name it")
       ->required();
+  command->add_option("--base", options->base, "base model of an adapter; empty = the one that its config names");
+  command->add_option("--endpoint-model", options->endpoint_model,
+                      "the model's name at the endpoint; a key comes from POTSTILL_TEACHER_API_KEY");
   options->config.latency_tokens = 0;  // only when it is asked for
   add_config_flags(*command, options->config);
   command->get_option("--tasks")->delimiter(',');

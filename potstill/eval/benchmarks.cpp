@@ -17,8 +17,6 @@
 namespace potstill {
 namespace {
 
-constexpr size_t kRowsAtATime = 64;  // scored and kept together: enough to fill batches, little to lose by a kill
-
 // What the journal knows of a question: its hash names model, task and the very bytes that are asked.
 std::string journal_key(const LanguageModel& model, const std::string& task, const Question& question) {
   nlohmann::json key = {model.name(), task, nlohmann::json::array()};
@@ -60,8 +58,8 @@ class ScoreJournal {
   std::map<std::string, std::pair<std::vector<double>, std::vector<bool>>> known_;
 };
 
-void score_rows(LanguageModel& model, const std::string& task, std::vector<RowResult>& rows, ScoreJournal& journal,
-                Progress& progress) {
+void score_rows(LanguageModel& model, const std::string& task, std::vector<RowResult>& rows, size_t at_a_time,
+                ScoreJournal& journal, Progress& progress) {
   std::vector<std::pair<RowResult*, std::string>> open;
   for (auto& row : rows) {
     std::string key = journal_key(model, task, row.question);
@@ -71,9 +69,9 @@ void score_rows(LanguageModel& model, const std::string& task, std::vector<RowRe
       open.emplace_back(&row, std::move(key));
     }
   }
-  for (size_t begin = 0; begin < open.size(); begin += kRowsAtATime) {
+  for (size_t begin = 0; begin < open.size(); begin += at_a_time) {
     throw_if_interrupted();
-    const auto chunk = std::span(open).subspan(begin, std::min(kRowsAtATime, open.size() - begin));
+    const auto chunk = std::span(open).subspan(begin, std::min(at_a_time, open.size() - begin));
     std::vector<ScoreRequest> requests;
     for (const auto& item : chunk) {
       for (auto& request : item.first->question.requests()) requests.push_back(std::move(request));
@@ -152,7 +150,7 @@ BenchmarkResults run_benchmarks(LanguageModel& model, const EvalConfig& config, 
   Progress progress("evaluate", num_rows, "rows");
   for (auto& [task, parts] : asked) {
     for (auto& part : parts) {
-      score_rows(model, part.name, part.rows, scores, progress);
+      score_rows(model, part.name, part.rows, static_cast<size_t>(options.rows_at_a_time), scores, progress);
       for (auto& row : part.rows) {
         for (const auto& metric : task.metrics) {
           row.metrics.push_back(row_metric(metric, row.question, row.log_likelihoods));

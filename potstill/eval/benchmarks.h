@@ -47,7 +47,10 @@ struct BenchmarkOptions {
   // killed run goes on inside a task. Empty: they are not kept.
   std::filesystem::path journal = {};
   const ChatTemplate* chat_template = nullptr;  // the model's; needed when the config applies it
-  std::vector<EvalTask> tasks = {};             // what config.tasks names; empty: found by find_task
+  // Rows that are scored and kept together: 64 fill batches and lose little by a kill; a model that is run layer by
+  // layer wants many.
+  int64_t rows_at_a_time = 64;
+  std::vector<EvalTask> tasks = {};  // what config.tasks names; empty: found by find_task
 };
 
 // Throws Error(kIo | kFormat | kInput | kUsage | kInterrupted).

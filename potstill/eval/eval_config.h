@@ -19,6 +19,7 @@ struct EvalConfig {
   bool apply_chat_template = false;
   bool fewshot_as_multiturn = true;
   std::string engine = "torch";
+  std::string layer_major = "auto";
   std::filesystem::path text;
   int64_t text_tokens = 16384;
   int64_t latency_tokens = 32;
@@ -36,6 +37,9 @@ struct EvalConfig {
           "with a chat template: each example is a turn of its own; else one turn holds all", any());
     visit("engine", self.engine, "what scores the benchmarks: LibTorch, or the edge runtime that will run the file",
           one_of({"torch", "edge"}));
+    visit("layer_major", self.layer_major,
+          "read each layer's weights once for many rows, for a model larger than memory; auto = when it is",
+          one_of({"auto", "always", "never"}));
     visit("text", self.text, "plain text to measure perplexity on, in windows of 512 tokens", any());
     visit("text_tokens", self.text_tokens, "tokens of that text; 0 = all", at_least(0));
     visit("latency_tokens", self.latency_tokens, "tokens generated to measure the time of one; 0 = do not",

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <map>
+#include <utility>
 
 #include "potstill/base/error.h"
 #include "potstill/base/interrupt.h"
@@ -65,6 +66,21 @@ CorpusState embed_corpus(const ModelPackage& model, std::span<const std::vector<
     state.hidden.push_back(embed_batch(model, state.batches.back(), options));
     auto& sequences = state.sequence_of.emplace_back();
     for (; first < last; ++first) sequences.push_back(static_cast<int64_t>(first));
+  }
+  return state;
+}
+
+CorpusState embed_batches(const ModelPackage& model, std::vector<PackedBatch> batches,
+                          const LayerStreamOptions& options) {
+  CorpusState state;
+  int64_t next = 0;
+  for (PackedBatch& batch : batches) {
+    batch.token_ids = batch.token_ids.to(options.device);
+    batch.positions = batch.positions.to(options.device);
+    state.hidden.push_back(embed_batch(model, batch, options));
+    auto& sequences = state.sequence_of.emplace_back();
+    for (int64_t i = 0; i < batch.num_sequences(); ++i) sequences.push_back(next++);
+    state.batches.push_back(std::move(batch));
   }
   return state;
 }

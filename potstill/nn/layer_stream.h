@@ -34,6 +34,10 @@ at::Tensor embed_batch(const ModelPackage& model, const PackedBatch& batch, cons
 CorpusState embed_corpus(const ModelPackage& model, std::span<const std::vector<int32_t>> corpus,
                          const LayerStreamOptions& options);
 
+// The same of batches that are packed already (on any device), with sequences that share a parent.
+CorpusState embed_batches(const ModelPackage& model, std::vector<PackedBatch> batches,
+                          const LayerStreamOptions& options);
+
 // Runs layers [first, last) over the corpus in place. `visit`, when given, gets each loaded layer and the corpus's
 // hidden states *instead of* the plain forward, and must advance them itself: how GPTQ quantizes a layer between
 // capture and output.

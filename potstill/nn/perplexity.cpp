@@ -35,16 +35,12 @@ Predictions predictions_of(const PackedBatch& batch, int64_t score_from) {
   return {index, batch.token_ids.index_select(0, index + 1)};
 }
 
-}  // namespace
-
-PerplexityResult measure_perplexity(const ModelPackage& model, std::span<const int32_t> tokens,
-                                    const PerplexityOptions& options) {
-  const at::NoGradGuard no_grad;
-  const std::string where = model.path.string();
-  if (options.context < 2 || options.context > model.config.max_position_embeddings) {
+std::vector<std::vector<int32_t>> windows_of(std::span<const int32_t> tokens, const ModelConfig& config,
+                                             const PerplexityOptions& options, const std::string& where) {
+  if (options.context < 2 || options.context > config.max_position_embeddings) {
     throw Error(ErrorKind::kUsage, where,
                 fmt::format("a context of {} tokens asked but it must be in [2, {}]", options.context,
-                            model.config.max_position_embeddings));
+                            config.max_position_embeddings));
   }
   if (options.score_from < 1 || options.score_from >= options.context) {
     throw Error(ErrorKind::kUsage, where,
@@ -53,12 +49,41 @@ PerplexityResult measure_perplexity(const ModelPackage& model, std::span<const i
   }
   if (options.limit_tokens > 0)
     tokens = tokens.first(std::min(tokens.size(), static_cast<size_t>(options.limit_tokens)));
-  const auto windows = cut_windows(tokens, options);
+  auto windows = cut_windows(tokens, options);
   if (windows.empty()) {
     throw Error(ErrorKind::kInput, where, fmt::format("a text of {} tokens has nothing to score", tokens.size()),
                 fmt::format("give a text of more than {} tokens", options.score_from));
   }
+  return windows;
+}
 
+// Sums over batches of final hidden states.
+struct Likelihood {
+  double nll = 0;
+  int64_t tokens = 0;
+
+  void add(const at::Tensor& hidden, const PackedBatch& batch, const at::Tensor& lm_head, int64_t score_from) {
+    const Predictions predictions = predictions_of(batch, score_from);
+    const auto scored = token_log_probs(hidden.index_select(0, predictions.rows), predictions.targets, lm_head);
+    nll -= scored.log_prob.sum().item<double>();
+    tokens += scored.log_prob.size(0);
+  }
+  PerplexityResult result(const std::string& where) const {
+    if (!std::isfinite(nll)) {
+      throw Error(ErrorKind::kNumeric, where, fmt::format("the log-likelihood of the text is {}", -nll),
+                  "the weights hold NaN or infinity, or overflow in this dtype; try --dtype fp32");
+    }
+    const double mean = nll / static_cast<double>(tokens);
+    return {.perplexity = std::exp(mean), .mean_nll = mean, .scored_tokens = tokens};
+  }
+};
+
+}  // namespace
+
+PerplexityResult measure_perplexity(const ModelPackage& model, std::span<const int32_t> tokens,
+                                    const PerplexityOptions& options) {
+  const at::NoGradGuard no_grad;
+  const auto windows = windows_of(tokens, model.config, options, model.path.string());
   LayerStreamOptions stream;
   stream.device = compute_device(options.device);
   stream.dtype = compute_dtype(options.dtype, stream.device);
@@ -66,24 +91,27 @@ PerplexityResult measure_perplexity(const ModelPackage& model, std::span<const i
   CorpusState corpus = embed_corpus(model, windows, stream);
   run_layers(model, corpus, stream, 0, model.config.num_hidden_layers);
   finish_corpus(model, corpus, stream);
-
   const at::Tensor lm_head = load_lm_head(model, stream.dtype, stream.device);
-  PerplexityResult result;
-  double nll = 0;
+  Likelihood sums;
   for (size_t b = 0; b < corpus.batches.size(); ++b) {
-    const Predictions predictions = predictions_of(corpus.batches[b], options.score_from);
-    const auto scored =
-        token_log_probs(corpus.hidden[b].index_select(0, predictions.rows), predictions.targets, lm_head);
-    nll -= scored.log_prob.sum().item<double>();
-    result.scored_tokens += scored.log_prob.size(0);
+    sums.add(corpus.hidden[b], corpus.batches[b], lm_head, options.score_from);
   }
-  if (!std::isfinite(nll)) {
-    throw Error(ErrorKind::kNumeric, where, fmt::format("the log-likelihood of the text is {}", -nll),
-                "the weights hold NaN or infinity, or overflow in this dtype; try --dtype fp32");
+  return sums.result(model.path.string());
+}
+
+PerplexityResult measure_perplexity(const Transformer& model, std::span<const int32_t> tokens,
+                                    const PerplexityOptions& options, const std::string& where) {
+  const at::NoGradGuard no_grad;
+  const auto windows = windows_of(tokens, model.config, options, where);
+  const auto per_batch =
+      static_cast<size_t>(std::max<int64_t>(1, LayerStreamOptions{}.tokens_per_batch / options.context));
+  Likelihood sums;
+  for (size_t first = 0; first < windows.size(); first += per_batch) {
+    const auto some = std::span(windows).subspan(first, std::min(per_batch, windows.size() - first));
+    const PackedBatch batch = pack_sequences(some, model.device());
+    sums.add(model.hidden_states(batch), batch, model.lm_head, options.score_from);
   }
-  result.mean_nll = nll / static_cast<double>(result.scored_tokens);
-  result.perplexity = std::exp(result.mean_nll);
-  return result;
+  return sums.result(where);
 }
 
 PerplexityResult measure_perplexity(const ModelPackage& model, std::string_view text,

@@ -29,4 +29,9 @@ PerplexityResult measure_perplexity(const ModelPackage& model, std::span<const i
                                     const PerplexityOptions& options);
 PerplexityResult measure_perplexity(const ModelPackage& model, std::string_view text, const PerplexityOptions& options);
 
+// Of a model in memory, such as a base with its adapter; `where` names it in errors.
+struct Transformer;
+PerplexityResult measure_perplexity(const Transformer& model, std::span<const int32_t> tokens,
+                                    const PerplexityOptions& options, const std::string& where);
+
 }  // namespace potstill

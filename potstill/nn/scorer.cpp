@@ -135,28 +135,35 @@ void add_family(const Family& family, const std::vector<ScoreTokens>& encoded, S
   }
 }
 
-void score_batch(const Transformer& model, std::span<const Family> families, const std::vector<ScoreTokens>& encoded,
-                 std::vector<ScoreResult>& results) {
-  ScoreBatch sequences;
+// A batch as the model reads it, and the rows whose hidden states are asked for.
+struct PreparedBatch {
+  PackedBatch packed;
+  at::Tensor rows;  // int64
   ScoreTargets targets;
-  for (const Family& family : families) add_family(family, encoded, sequences, targets);
-  PackedBatch batch = pack_sequences(sequences.sequences);
-  batch.parent = sequences.parent;
-  int64_t* position = batch.positions.mutable_data_ptr<int64_t>();
+};
+
+PreparedBatch prepare_batch(std::span<const Family> families, const std::vector<ScoreTokens>& encoded) {
+  ScoreBatch sequences;
+  PreparedBatch batch;
+  for (const Family& family : families) add_family(family, encoded, sequences, batch.targets);
+  batch.packed = pack_sequences(sequences.sequences);
+  batch.packed.parent = sequences.parent;
+  int64_t* position = batch.packed.positions.mutable_data_ptr<int64_t>();
+  const auto& offsets = batch.packed.offsets;
   for (size_t s = 0; s < sequences.sequences.size(); ++s) {
-    for (int64_t row = batch.offsets[s]; row < batch.offsets[s + 1]; ++row)
-      position[row] += sequences.first_position[s];
+    for (int64_t row = offsets[s]; row < offsets[s + 1]; ++row) position[row] += sequences.first_position[s];
   }
   std::vector<int64_t> rows;
-  for (const auto& [sequence, row] : targets.states) {
-    rows.push_back(row < 0 ? batch.offsets[sequence + 1] - 1 : batch.offsets[sequence] + row);
+  for (const auto& [sequence, row] : batch.targets.states) {
+    const auto s = static_cast<size_t>(sequence);
+    rows.push_back(row < 0 ? offsets[s + 1] - 1 : offsets[s] + row);
   }
-  batch.token_ids = batch.token_ids.to(model.device());
-  batch.positions = batch.positions.to(model.device());
-  const auto hidden = model.hidden_states(batch).index_select(0, at::tensor(rows, at::kLong).to(model.device()));
-  const auto scored = token_log_probs(hidden, at::tensor(targets.tokens, at::kLong),
-                                      [&](const at::Tensor& x) { return model.logits(x); });
+  batch.rows = at::tensor(rows, at::kLong);
+  return batch;
+}
 
+void read_results(const ScoreTargets& targets, const TokenLogProbs& scored, const std::vector<ScoreTokens>& encoded,
+                  std::vector<ScoreResult>& results) {
   const double* log_prob = scored.log_prob.const_data_ptr<double>();
   const bool* is_argmax = scored.is_argmax.const_data_ptr<bool>();
   for (const size_t request : targets.requests) {
@@ -169,23 +176,62 @@ void score_batch(const Transformer& model, std::span<const Family> families, con
   }
 }
 
-}  // namespace
-
-std::vector<ScoreResult> score_continuations(const ModelPackage& package, const Transformer& model,
-                                             std::span<const ScoreRequest> requests) {
-  const at::NoGradGuard no_grad;
-  std::vector<ScoreTokens> encoded;
-  for (const ScoreRequest& request : requests) encoded.push_back(score_tokens(*package.tokenizer, request));
+// Requests in batches of about kTokensPerBatch tokens, those with a shared beginning together.
+std::vector<PreparedBatch> prepare_batches(const ModelPackage& package, std::vector<ScoreTokens>& encoded) {
   const std::vector<Family> families = families_of(group_by_context(package, encoded));
-  std::vector<ScoreResult> results(requests.size());
+  std::vector<PreparedBatch> batches;
   for (size_t first = 0; first < families.size();) {
     size_t last = first;
     int64_t num_tokens = 0;
     do {
       num_tokens += families[last++].num_tokens;
     } while (last < families.size() && num_tokens + families[last].num_tokens <= kTokensPerBatch);
-    score_batch(model, std::span(families).subspan(first, last - first), encoded, results);
+    batches.push_back(prepare_batch(std::span(families).subspan(first, last - first), encoded));
     first = last;
+  }
+  return batches;
+}
+
+std::vector<ScoreTokens> encode_requests(const ModelPackage& package, std::span<const ScoreRequest> requests) {
+  std::vector<ScoreTokens> encoded;
+  for (const ScoreRequest& request : requests) encoded.push_back(score_tokens(*package.tokenizer, request));
+  return encoded;
+}
+
+}  // namespace
+
+std::vector<ScoreResult> score_continuations(const ModelPackage& package, const Transformer& model,
+                                             std::span<const ScoreRequest> requests) {
+  const at::NoGradGuard no_grad;
+  std::vector<ScoreTokens> encoded = encode_requests(package, requests);
+  std::vector<ScoreResult> results(requests.size());
+  for (PreparedBatch& batch : prepare_batches(package, encoded)) {
+    batch.packed.token_ids = batch.packed.token_ids.to(model.device());
+    batch.packed.positions = batch.packed.positions.to(model.device());
+    const auto hidden = model.hidden_states(batch.packed).index_select(0, batch.rows.to(model.device()));
+    const auto scored = token_log_probs(hidden, at::tensor(batch.targets.tokens, at::kLong),
+                                        [&](const at::Tensor& x) { return model.logits(x); });
+    read_results(batch.targets, scored, encoded, results);
+  }
+  return results;
+}
+
+std::vector<ScoreResult> score_layer_major(const ModelPackage& package, std::span<const ScoreRequest> requests,
+                                           const LayerStreamOptions& options) {
+  const at::NoGradGuard no_grad;
+  std::vector<ScoreTokens> encoded = encode_requests(package, requests);
+  std::vector<PreparedBatch> batches = prepare_batches(package, encoded);
+  std::vector<PackedBatch> packed;
+  for (PreparedBatch& batch : batches) packed.push_back(std::move(batch.packed));
+  CorpusState corpus = embed_batches(package, std::move(packed), options);
+  run_layers(package, corpus, options, 0, package.config.num_hidden_layers);
+  finish_corpus(package, corpus, options);
+  const at::Tensor lm_head = load_lm_head(package, options.dtype, options.device);
+  std::vector<ScoreResult> results(requests.size());
+  for (size_t b = 0; b < batches.size(); ++b) {
+    const auto hidden = corpus.hidden[b].index_select(0, batches[b].rows.to(options.device));
+    const auto scored = token_log_probs(hidden, at::tensor(batches[b].targets.tokens, at::kLong), lm_head);
+    read_results(batches[b].targets, scored, encoded, results);
   }
   return results;
 }

@@ -15,14 +15,11 @@
 #include "potstill/base/machine.h"
 #include "potstill/distill/agreement.h"
 #include "potstill/distill/knowledge.h"
-#include "potstill/edge/edge_model.h"
-#include "potstill/eval/own_task.h"
 #include "potstill/eval/results_json.h"
+#include "potstill/lm/http_client.h"
 #include "potstill/nn/perplexity.h"
-#include "potstill/nn/torch_model.h"
-#include "potstill/recipe/eval_task_file.h"
+#include "potstill/stages/eval_tasks.h"
 #include "potstill/stages/text_table.h"
-#include "potstill/stages/threads.h"
 
 namespace potstill {
 namespace {
@@ -43,7 +40,8 @@ struct Reference {
   at::Device device;
 };
 
-void add_agreement(const ModelPackage& package, const Reference& reference, Json& entry) {
+void add_agreement(const OpenedModel& opened, const Reference& reference, Json& entry) {
+  const ModelPackage& package = opened.package();
   const DistillData data =
       load_distill_data(reference.pairs, *package.tokenizer, package.chat_template, reference.data, reference.seed);
   const auto teacher =
@@ -52,7 +50,7 @@ void add_agreement(const ModelPackage& package, const Reference& reference, Json
     throw Error(ErrorKind::kInput, reference.pairs.string(), "holds out no pair to measure on",
                 "set held_out above 0, and have more pairs");
   }
-  const Transformer model = load_transformer(package, reference.dtype, reference.device);
+  const Transformer model = opened.transformer(reference.dtype, reference.device);
   const Agreement agreement = measure_agreement(model, *teacher, data, data.held_out);
   entry[std::string(quantity_name(agreement.quantity))] = agreement.kl;
   entry["knowledge"] = knowledge_summary(read_json_file(reference.knowledge / "knowledge.json"), agreement.quantity);
@@ -90,16 +88,6 @@ std::string file_label(std::string label) {
   return label;
 }
 
-// What --tasks names: known tasks, and YAML files of the user's own.
-std::vector<EvalTask> eval_tasks(const EvalConfig& config) {
-  std::vector<EvalTask> tasks;
-  for (const auto& name : config.tasks) {
-    tasks.push_back(is_eval_task_file(name) ? own_task(read_eval_task(name), name) : find_task(name));
-    if (!config.split.empty()) tasks.back().split = config.split;
-  }
-  return tasks;
-}
-
 // Returns {task: name of its file}, which goes into the results, so that `potstill compare` finds the rows.
 Json write_samples(const BenchmarkResults& results, const fs::path& folder, const std::string& label) {
   fs::create_directories(folder);
@@ -116,13 +104,42 @@ Json write_samples(const BenchmarkResults& results, const fs::path& folder, cons
   return names;
 }
 
-void add_benchmarks(LanguageModel& model, const ChatTemplate& chat_template, const EvalConfig& config,
-                    const fs::path& journal, const fs::path& samples, const std::string& label, Json& entry) {
-  const auto results =
-      run_benchmarks(model, config, {.journal = journal, .chat_template = &chat_template, .tasks = eval_tasks(config)});
+void add_benchmarks(LanguageModel& model, const ChatTemplate* chat_template, int64_t rows_at_a_time,
+                    const EvalConfig& config, const fs::path& journal, const fs::path& samples,
+                    const std::string& label, Json& entry) {
+  const auto results = run_benchmarks(model, config,
+                                      {.journal = journal,
+                                       .chat_template = chat_template,
+                                       .rows_at_a_time = rows_at_a_time,
+                                       .tasks = eval_tasks(config.tasks, config.split)});
   entry["harness"] = results_to_json(results);
   entry["tasks"] = entry["harness"]["results"];
   if (!samples.empty()) entry["samples"] = write_samples(results, samples, label);
+}
+
+void add_text_perplexity(const OpenedModel& opened, const EvaluateInputs& inputs, const EvalConfig& config,
+                         Json& entry) {
+  const PerplexityOptions options{
+      .limit_tokens = config.text_tokens, .dtype = inputs.dtype, .device = inputs.device, .progress = {}};
+  const std::string text = read_file(config.text);
+  const auto device = compute_device(inputs.device);
+  entry["text_perplexity"] =
+      opened.has_adapter()
+          ? measure_perplexity(opened.transformer(compute_dtype(inputs.dtype, device), device),
+                               opened.package().tokenizer->encode(text), options, opened.package().path.string())
+                .perplexity
+          : measure_perplexity(opened.package(), text, options).perplexity;
+}
+
+void refuse_of_endpoint(const EvaluatedModel& model, const EvaluateInputs& inputs, const EvalConfig& config) {
+  const char* what = !inputs.knowledge.empty()    ? "closeness to a teacher"
+                     : !config.text.empty()       ? "perplexity of a text"
+                     : config.apply_chat_template ? "a chat template"
+                     : config.latency_tokens > 0  ? "the time of a token"
+                                                  : nullptr;
+  if (what == nullptr) return;
+  throw Error(ErrorKind::kUsage, model.path.string(), fmt::format("is an endpoint, for which {} is not measured", what),
+              "benchmarks (--tasks) are what an endpoint can be scored on");
 }
 
 Json evaluate_model(const EvaluatedModel& model, const Reference& reference, const EvaluateInputs& inputs,
@@ -130,40 +147,30 @@ Json evaluate_model(const EvaluatedModel& model, const Reference& reference, con
                     const std::string& samples_label) {
   const auto start = Clock::now();
   reset_peak_rss();
-  const ModelPackage package = open_model(model.path);
-  Json entry = {{"label", model.label},
-                {"path", model.path.string()},
-                {"format", package.format},
-                {"parameters", num_parameters(package.config)},
-                {"size_bytes", weights_bytes(model.path)}};
-  if (!reference.knowledge.empty()) add_agreement(package, reference, entry);
-  if (!config.text.empty()) {
-    const PerplexityOptions options{
-        .limit_tokens = config.text_tokens, .dtype = inputs.dtype, .device = inputs.device, .progress = {}};
-    entry["text_perplexity"] = measure_perplexity(package, read_file(config.text), options).perplexity;
+  OpenedModel opened(model, inputs.dtype, inputs.device);
+  Json entry = {{"label", model.label}, {"path", model.path.string()}, {"format", opened.format()}};
+  if (opened.is_endpoint()) {
+    refuse_of_endpoint(model, inputs, config);
+    entry["endpoint_model"] = model.endpoint_model;
+  } else {
+    entry["parameters"] = num_parameters(opened.package().config);
+    entry["size_bytes"] = opened.weights_bytes();
   }
-  std::unique_ptr<LanguageModel> opened;
-  bool opened_edge = false;
-  const auto open = [&](bool on_edge) -> LanguageModel& {  // one at a time
-    if (opened && opened_edge == on_edge) return *opened;
-    opened.reset();
-    opened_edge = on_edge;
-    if (on_edge) {
-      opened = std::make_unique<edge::EdgeModel>(model.path, edge::EdgeOptions{.threads = num_threads()});
-    } else {
-      opened = make_torch_model(package, {.dtype = inputs.dtype, .device = inputs.device, .num_slots = 1});
-    }
-    return *opened;
-  };
-  const bool on_edge = config.engine == "edge";
+  if (opened.has_adapter()) entry["base"] = opened.package().path.string();
+  if (!reference.knowledge.empty()) add_agreement(opened, reference, entry);
+  if (!config.text.empty()) add_text_perplexity(opened, inputs, config, entry);
   if (config.latency_tokens > 0) {
     // A GGUF is what the small machine runs: its time is that of the edge runtime.
-    const auto latency = token_latency(open(on_edge || package.format == "gguf"), config.latency_tokens);
+    const bool on_edge = config.engine == "edge" || opened.format() == "gguf";
+    const auto latency =
+        token_latency(opened.language_model(on_edge ? "edge" : "torch", config.layer_major), config.latency_tokens);
     if (latency) entry["ms_per_token"] = *latency;
   }
   if (!config.tasks.empty()) {
-    entry["engine"] = config.engine;
-    add_benchmarks(open(on_edge), package.chat_template, config, journal, samples, samples_label, entry);
+    entry["engine"] = opened.is_endpoint() ? "endpoint" : config.engine;
+    LanguageModel& scored = opened.language_model(config.engine, config.layer_major);
+    const ChatTemplate* chat_template = opened.is_endpoint() ? nullptr : &opened.package().chat_template;
+    add_benchmarks(scored, chat_template, opened.rows_at_a_time(), config, journal, samples, samples_label, entry);
   }
   entry["peak_memory_bytes"] = peak_rss_bytes();
   entry["seconds"] = seconds_since(start);
@@ -176,16 +183,6 @@ bool is_measured_time(const std::string& key) {
 
 }  // namespace
 
-uint64_t weights_bytes(const fs::path& model) {
-  if (!fs::is_directory(model)) return fs::file_size(model);
-  uint64_t bytes = 0;
-  for (const auto& entry : fs::directory_iterator(model)) {
-    const auto extension = entry.path().extension();
-    if (entry.is_regular_file() && (extension == ".safetensors" || extension == ".gguf")) bytes += entry.file_size();
-  }
-  return bytes;
-}
-
 StageKey evaluate_key(const EvaluateInputs& inputs, const EvalConfig& config, const DistillDataConfig& data,
                       uint64_t seed) {
   StageKey key{.stage = "evaluate", .config = config_to_json(config), .inputs = {}, .seed = seed};
@@ -194,14 +191,19 @@ StageKey evaluate_key(const EvaluateInputs& inputs, const EvalConfig& config, co
   key.config["labels"] = Json::array();
   for (const auto& model : inputs.models) {
     key.config["labels"].push_back(model.label);
+    if (is_endpoint(model.path.string())) {
+      key.config["endpoint: " + model.label] = {model.path.string(), model.endpoint_model};
+      continue;
+    }
     key.inputs.push_back({"model: " + model.label, model.path});
+    if (is_adapter_folder(model.path)) key.inputs.push_back({"base: " + model.label, base_of(model)});
   }
   if (!inputs.knowledge.empty()) {
     key.inputs.push_back({"knowledge", inputs.knowledge});
     key.inputs.push_back({"pairs", inputs.pairs});
   }
   if (!config.text.empty()) key.inputs.push_back({"text", config.text});
-  for (const auto& task : eval_tasks(config)) {
+  for (const auto& task : eval_tasks(config.tasks, config.split)) {
     key.inputs.push_back({"rows: " + task.name, task.rows_path(config.data)});
     if (config.num_fewshot > 0) key.inputs.push_back({"few-shot rows: " + task.name, task.fewshot_path(config.data)});
   }
@@ -286,7 +288,8 @@ std::string evaluation_table(const Json& models) {
     return model.contains(key) ? fmt::format(fmt::runtime(format), scale * model[key].get<double>()) : std::string();
   };
   for (const auto& model : models) {
-    rows.push_back({model["label"].get<std::string>(), format_bytes(model["size_bytes"].get<uint64_t>()),
+    rows.push_back({model["label"].get<std::string>(),
+                    model.contains("size_bytes") ? format_bytes(model["size_bytes"].get<uint64_t>()) : std::string(),
                     number(model, kl_key.c_str(), "{:.4f}", 1), number(model, "top1_agreement", "{:.1f} %", 100),
                     number(model, "pairs_perplexity", "{:.3f}", 1), number(model, "text_perplexity", "{:.2f}", 1),
                     number(model, "ms_per_token", "{:.1f}", 1)});

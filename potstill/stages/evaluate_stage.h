@@ -10,13 +10,9 @@
 #include "potstill/distill/distill_config.h"
 #include "potstill/eval/eval_config.h"
 #include "potstill/stages/artifact.h"
+#include "potstill/stages/evaluated_model.h"
 
 namespace potstill {
-
-struct EvaluatedModel {
-  std::string label;           // "S1"
-  std::filesystem::path path;  // Hugging Face folder, compressed-tensors folder or GGUF
-};
 
 struct EvaluateInputs {
   std::vector<EvaluatedModel> models;
@@ -43,8 +39,5 @@ nlohmann::ordered_json evaluate_models(const EvaluateInputs& inputs, const EvalC
 
 // The models' numbers as a table for the terminal.
 std::string evaluation_table(const nlohmann::ordered_json& models);
-
-// Bytes of the files that hold a model's weights.
-uint64_t weights_bytes(const std::filesystem::path& model);
 
 }  // namespace potstill

@@ -17,7 +17,8 @@ namespace potstill {
 using AddCommand = void(CLI::App& app, GlobalOptions& global);
 AddCommand add_run_command, add_synth_command, add_teach_command, add_search_command, add_train_command,
     add_merge_command, add_quantize_command, add_export_command, add_evaluate_command, add_compare_command,
-    add_diagnose_command, add_perplexity_command, add_prune_command, add_inspect_command, add_report_command;
+    add_diagnose_command, add_study_command, add_perplexity_command, add_prune_command, add_inspect_command,
+    add_report_command;
 
 namespace {
 
@@ -51,7 +52,7 @@ int run(int argc, char** argv) {
   for (AddCommand* add :
        {add_run_command, add_synth_command, add_teach_command, add_search_command, add_train_command, add_merge_command,
         add_quantize_command, add_export_command, add_evaluate_command, add_compare_command, add_diagnose_command,
-        add_perplexity_command, add_prune_command, add_inspect_command, add_report_command}) {
+        add_study_command, add_perplexity_command, add_prune_command, add_inspect_command, add_report_command}) {
     add(app, global);
   }
   try {

@@ -47,7 +47,7 @@ std::string answer_to(const KeepAliveEndpoint::Request& request) {
                                    fmt::format("Which {} of w{} w{} w{} w{} weighs {} grams?", topic, hash.substr(6, 4),
                                                hash.substr(10, 4), hash.substr(14, 4), hash.substr(18, 4), number)},
                                   {"answer", fmt::format("{} number {}", topic, number)},
-                                  {"wrong", {topic + " alone", topic + " again", topic + " below"}}}
+                                  {"wrong", {topic + " alone", topic + " again and again", topic + " below"}}}
                .dump();
     if (number % 7 == 0) text.resize(text.size() * 6 / 10), finish = "length";  // parts of it are whole
     if (number % 11 == 0) text = "I'm sorry, I cannot help with that.";

@@ -15,6 +15,7 @@
 #include "potstill/nn/transformer.h"
 #include "potstill/quant/consumers.h"
 #include "potstill/quant/quantize_model.h"
+#include "potstill/recipe/eval_task_file.h"
 #include "potstill/recipe/task_file.h"
 
 namespace potstill {
@@ -192,7 +193,9 @@ void preflight(const Recipe& recipe, const fs::path& run_dir) {
   } else if (!fs::exists(recipe.resolve(recipe.top.pairs))) {
     throw Error(ErrorKind::kIo, recipe.file.string(), fmt::format("pairs: '{}' does not exist", recipe.top.pairs));
   }
-  if (!recipe.evaluate.tasks.empty() && !fs::is_directory(recipe.resolve(recipe.evaluate.data.string()))) {
+  // A task of the user's own says where its rows are.
+  const bool needs_data = !std::ranges::all_of(recipe.evaluate.tasks, is_eval_task_file);
+  if (needs_data && !fs::is_directory(recipe.resolve(recipe.evaluate.data.string()))) {
     throw Error(ErrorKind::kIo, recipe.file.string(),
                 fmt::format("[evaluate] data: '{}' is not a folder", recipe.evaluate.data.string()),
                 "it holds <task>/<split>.jsonl; leave [evaluate] tasks out to evaluate on the held-out pairs alone");

@@ -24,7 +24,7 @@ prune: {{layers: 2}}
 data: {{held_out: 0.25}}
 train: {{rank: 4, batch_size: 2, optimizer: muon}}
 quantize: {{group_size: 64, sequences: 8, sequence_length: 64}}
-evaluate: {{tasks: [{task}], data: {data}}}
+evaluate: {{tasks: [{task}]}}
 """
 TASK = """
 name: colours
@@ -56,7 +56,7 @@ def main():
     (work / "colours.jsonl").write_text("".join(json.dumps({"thing": k, "colour": v}) + "\n" for k, v in THINGS.items()))
     (work / "colours.yaml").write_text(TASK)
     recipe = work / "small.yaml"
-    recipe.write_text(RECIPE.format(pairs=PAIRS, teacher=work / "teacher", task=work / "colours.yaml", data=work))
+    recipe.write_text(RECIPE.format(pairs=PAIRS, teacher=work / "teacher", task=work / "colours.yaml"))
 
     def study(kind, folder, *flags):
         return list(map(str, [potstill, "--quiet", "--threads", "1", "study", kind, recipe, "--out", work / folder, "--seeds", "2", *flags]))

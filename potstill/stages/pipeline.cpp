@@ -96,6 +96,7 @@ class Pipeline {
   void make(std::string_view stage, const StageKey& key, const std::function<void(ArtifactWriter&)>& work);
   void quantize_into(std::string_view stage, const fs::path& model, const std::string& method);
   void check_stage_name(const std::string& name, const char* flag) const;
+  void write_plan(const std::vector<StageEstimate>& estimates) const;
 
   const Recipe& recipe_;
   const PipelineOptions& options_;
@@ -259,10 +260,30 @@ void Pipeline::check_stage_name(const std::string& name, const char* flag) const
       near.empty() ? fmt::format("stages: {}", fmt::join(names, ", ")) : fmt::format("did you mean '{}'?", near));
 }
 
+// plan.json: what was thought beforehand, which the report sets beside what was measured. A later call for the same
+// work leaves it: the times are those of the machine when the work began.
+void Pipeline::write_plan(const std::vector<StageEstimate>& estimates) const {
+  const fs::path file = run_dir_ / "plan.json";
+  nlohmann::ordered_json plan = nlohmann::ordered_json::array();
+  for (const auto& row : estimates) {
+    plan.push_back({{"stage", row.stage}, {"memory_bytes", row.memory_bytes}, {"disk_bytes", row.disk_bytes}});
+  }
+  if (fs::exists(file)) {
+    auto earlier = nlohmann::ordered_json::parse(read_file(file), nullptr, /*allow_exceptions=*/false);
+    for (auto& row : earlier) {
+      if (row.is_object()) row.erase("seconds");
+    }
+    if (earlier == plan) return;
+  }
+  for (size_t i = 0; i < estimates.size(); ++i) plan[i]["seconds"] = estimates[i].seconds;
+  fs::create_directories(run_dir_);
+  write_file_atomically(file, plan.dump(2) + "\n");
+}
+
 PipelineResult Pipeline::run() {
   check_stage_name(options_.from, "--from");
   check_stage_name(options_.until, "--until");
-  if (options_.preflight) preflight(recipe_, run_dir_);
+  if (options_.preflight) write_plan(preflight(recipe_, run_dir_));
   fs::create_directories(run_dir_);
   bool before_from = !options_.from.empty();
   int number = 0;

@@ -88,18 +88,20 @@ double head_parameters(const ModelConfig& model) {
   return static_cast<double>(model.vocab_size) * static_cast<double>(model.hidden_size);
 }
 
-void print_table(const std::vector<StageEstimate>& rows, at::ScalarType dtype) {
-  const double speed = measured_flops_per_second(dtype);
+// Half of the peak is what whole stages reach, with their norms, attention and sampling.
+void add_seconds(std::vector<StageEstimate>& rows, double flops_per_second) {
+  for (auto& row : rows) row.seconds = row.flops / (0.5 * flops_per_second);
+}
+
+void print_table(const std::vector<StageEstimate>& rows, at::ScalarType dtype, double flops_per_second) {
   log_info("plan (estimates; this processor multiplies {} matrices at {:.0f} GFLOP/s)", c10::toString(dtype),
-           speed / 1e9);
+           flops_per_second / 1e9);
   log_info("  {:<14} {:>10} {:>10} {:>12}", "stage", "memory", "disk", "time");
   double seconds = 0;
   for (const auto& row : rows) {
-    // Half of the peak is what whole stages reach, with their norms, attention and sampling.
-    const double stage_seconds = row.flops / (0.5 * speed);
-    seconds += stage_seconds;
+    seconds += row.seconds;
     log_info("  {:<14} {:>10} {:>10} {:>12}", row.stage, format_bytes(row.memory_bytes), format_bytes(row.disk_bytes),
-             format_duration(stage_seconds));
+             format_duration(row.seconds));
   }
   log_info("  {:<14} {:>10} {:>10} {:>12}", "whole run", "", "", format_duration(seconds));
 }
@@ -163,7 +165,7 @@ std::vector<StageEstimate> estimate_stages(const Recipe& recipe, const ModelConf
   return rows;
 }
 
-void preflight(const Recipe& recipe, const fs::path& run_dir) {
+std::vector<StageEstimate> preflight(const Recipe& recipe, const fs::path& run_dir) {
   const bool remote = is_endpoint(recipe.top.teacher);
   if (remote && recipe.teach.teacher_model.empty()) {
     throw Error(ErrorKind::kUsage, recipe.file.string(), "teacher is an endpoint, and teach.teacher_model is not set",
@@ -210,9 +212,13 @@ void preflight(const Recipe& recipe, const fs::path& run_dir) {
     student.num_hidden_layers =
         recipe.prune->layers > 0 ? recipe.prune->layers : static_cast<int64_t>(recipe.prune->keep.size());
   }
-  const auto estimates = estimate_stages(recipe, teacher.config, student);
+  auto estimates = estimate_stages(recipe, teacher.config, student);
   check_room(estimates, run_dir);
-  print_table(estimates, compute_dtype(recipe.top.dtype, at::kCPU));
+  const auto dtype = compute_dtype(recipe.top.dtype, at::kCPU);
+  const double flops_per_second = measured_flops_per_second(dtype);
+  add_seconds(estimates, flops_per_second);
+  print_table(estimates, dtype, flops_per_second);
+  return estimates;
 }
 
 }  // namespace potstill

@@ -7,7 +7,6 @@
 
 #include "potstill/base/atomic_file.h"
 #include "potstill/base/check.h"
-#include "potstill/base/jsonl.h"
 
 // report_assets.S
 extern "C" const char potstill_report_page[], potstill_report_page_end[], potstill_report_sections[],
@@ -27,7 +26,8 @@ std::string script_safe(std::string json) {
 }  // namespace
 
 void write_report_page(const std::filesystem::path& path, const nlohmann::ordered_json& data) {
-  const std::string json = script_safe(to_json_line(data));
+  // In the order given, which tables keep; text that is no UTF-8 shows as U+FFFD.
+  const std::string json = script_safe(data.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
   const std::array<std::pair<std::string_view, std::string_view>, 3> parts = {{
       {"/*POTSTILL_PLOTLY*/", asset(potstill_plotly, potstill_plotly_end)},
       {"/*POTSTILL_DATA*/", json},

@@ -135,6 +135,7 @@ void run_report_stage(const ReportInputs& inputs, ArtifactWriter& out) {
   data["layer_errors"] = records_of(run / "quantize" / "layer_errors.jsonl");
   const fs::path evaluation = run / "evaluate" / "evaluation.json";
   data["evaluation"] = fs::exists(evaluation) ? ordered_json(read_json_file(evaluation)) : ordered_json::object();
+  if (const fs::path plan = run / "plan.json"; fs::exists(plan)) data["plan"] = ordered_json(read_json_file(plan));
   data["comparisons"] = evaluation_comparisons(evaluation);
   data["files"] = files_of(run);
   data["facts"] = headline(data);

@@ -9,7 +9,7 @@ if (D.layer_errors && D.layer_errors.length) {
   const modules = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
   const layers = [...new Set(D.layer_errors.map(e => e.layer))].sort((a, b) => a - b);
   const at = new Map(D.layer_errors.map(e => [e.layer + "/" + e.module, e.relative_error]));
-  plot(body, "Relative output error", [{ type: "heatmap", x: modules, y: layers, z: layers.map(l => modules.map(m => at.get(l + "/" + m))), colorscale: "YlOrRd", reversescale: false }],
+  plot(body, "Relative output error", [{ type: "heatmap", x: modules, y: layers, z: layers.map(l => modules.map(m => at.get(l + "/" + m))), colorscale: "YlOrRd", reversescale: true }],
     { height: 160 + 16 * layers.length, yaxis: { title: { text: "layer" }, autorange: "reversed", dtick: layers.length < 40 ? 1 : undefined } });
   const worst = [...D.layer_errors].sort((a, b) => b.relative_error - a.relative_error).slice(0, 3);
   // What the quantizer measured on these linears while it had their inputs; nothing where it did not.

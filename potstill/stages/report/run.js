@@ -5,7 +5,10 @@ if (stages.length) {
   const seconds = stages.map(([, s]) => (s.measured || {}).seconds || 0);
   plot(body, "Seconds of each stage", [{ type: "bar", orientation: "h", y: stages.map(s => s[0]), x: seconds, text: seconds.map(duration), textposition: "auto", marker: { color: palette[0] } }],
     { yaxis: { autorange: "reversed" }, height: 120 + 26 * stages.length });
-  table(body, ["stage", "time", "peak memory", "outputs sha256", "seed"], stages.map(([name, s]) => [name, duration((s.measured || {}).seconds), megabytes((s.measured || {}).peak_rss_bytes), (s.outputs_sha256 || "").slice(0, 12), s.seed]));
+  const planned = new Map((D.plan || []).map(p => [p.stage, p]));
+  const row = ([name, s]) => { const p = planned.get(name) || {}, m = s.measured || {};
+    return [name, ...(planned.size ? [duration(p.seconds)] : []), duration(m.seconds), ...(planned.size ? [megabytes(p.memory_bytes)] : []), megabytes(m.peak_rss_bytes), (s.outputs_sha256 || "").slice(0, 12), s.seed]; };
+  table(body, ["stage", ...(planned.size ? ["time, planned"] : []), "time", ...(planned.size ? ["memory, planned"] : []), "peak memory", "outputs sha256", "seed"], stages.map(row));
   if (D.files && D.files.length) table(body, ["file", "size"], D.files.map(f => [f.path, megabytes(f.bytes)]));
   for (const [name, s] of stages) {
     const more = el("details", {}, el("summary", {}, name + ": settings, inputs and results"));

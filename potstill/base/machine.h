@@ -13,10 +13,10 @@ void reset_peak_rss();      // peak_rss_bytes counts from now on, where the kern
 uint64_t available_memory_bytes();
 uint64_t free_disk_bytes(
     const std::filesystem::path& path);  // of the file system that holds path or its nearest parent
-int num_cpus();  // that this process may run on, and that its container's quota pays for
+int num_cpus();                          // that this process may run on, and that its container's quota pays for
 // Of a cgroup-v2 "cpu.max" file: processors' worth of time, rounded up; a large number where there is no limit.
 int cpu_quota(const std::filesystem::path& cpu_max);
-std::string cpu_name();                  // "AMD EPYC …"
+std::string cpu_name();  // "AMD EPYC …"
 // Tells the allocator to keep what is freed for the next of the large short-lived buffers that training makes, instead
 // of giving it back and having the kernel clear it anew (7 % of a bf16 step). For programs, at their start.
 void keep_freed_memory();

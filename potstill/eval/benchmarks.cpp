@@ -124,6 +124,13 @@ std::vector<GroupResult> group_results(std::span<const TaskResult> tasks, std::s
   return results;
 }
 
+// The groups of "mmlu"; of a part of it, the group of that name, if it is one.
+void add_groups(const std::string& task, std::span<const TaskResult> parts, std::vector<GroupResult>& groups) {
+  auto known = mmlu_groups();
+  if (task != "mmlu") std::erase_if(known, [&](const EvalTaskGroup& group) { return group.name != task; });
+  std::ranges::move(group_results(parts, known), std::back_inserter(groups));
+}
+
 }  // namespace
 
 std::string doc_hash(const nlohmann::ordered_json& doc) {
@@ -158,7 +165,7 @@ BenchmarkResults run_benchmarks(LanguageModel& model, const EvalConfig& config, 
       }
       sum_up(task, part);
     }
-    if (task.name == "mmlu") results.groups = group_results(parts, mmlu_groups());
+    if (task.subtask) add_groups(task.name, parts, results.groups);
     std::ranges::move(parts, std::back_inserter(results.tasks));
   }
   progress.finish();

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <map>
 #include <utility>
 
@@ -44,6 +45,8 @@ std::vector<TaskResult> ask_questions(const EvalTask& task, const EvalConfig& co
   std::map<std::string, TaskResult> by_name;
   for (const auto& row : rows_at(task.rows_path(config.data), task, "rows")) {
     const std::string name = task_of(task, row);
+    if (!task.only_subtasks.empty() && std::ranges::find(task.only_subtasks, name) == task.only_subtasks.end())
+      continue;
     TaskResult& result = by_name[name];
     result.name = name;
     result.version = task.version;
@@ -55,6 +58,9 @@ std::vector<TaskResult> ask_questions(const EvalTask& task, const EvalConfig& co
   }
   std::map<std::string, std::vector<Question>> pools;
   if (config.num_fewshot > 0) pools = example_pools(task, config);
+  if (by_name.empty()) {
+    throw Error(ErrorKind::kInput, task.rows_path(config.data).string(), fmt::format("holds no rows of {}", task.name));
+  }
   std::vector<TaskResult> results;
   for (auto& [name, result] : by_name) {
     if (config.num_fewshot > 0) {

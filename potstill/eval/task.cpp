@@ -134,6 +134,20 @@ int64_t label_index(const Row& row, const std::vector<std::string>& labels, cons
   return at - labels.begin();
 }
 
+namespace {
+
+// The subjects of "mmlu_stem" or, alone, of "mmlu_anatomy"; none when MMLU has no such part.
+std::vector<std::string> mmlu_subjects(std::string_view name) {
+  for (const auto& group : mmlu_groups()) {
+    if (group.name == "mmlu") continue;
+    if (group.name == name) return group.children;
+    if (std::ranges::find(group.children, name) != group.children.end()) return {std::string(name)};
+  }
+  return {};
+}
+
+}  // namespace
+
 EvalTask find_task(std::string_view name) {
   const std::vector<EvalTask> tasks{arc_easy_task(),   commonsense_qa_task(), hellaswag_task(),  mmlu_task(),
                                     openbookqa_task(), piqa_task(),           social_iqa_task(), winogrande_task()};
@@ -142,7 +156,18 @@ EvalTask find_task(std::string_view name) {
     if (task.name == name || task.folder == name) return task;
     names.push_back(task.folder);
   }
+  if (auto subjects = mmlu_subjects(name); !subjects.empty()) {
+    EvalTask part = mmlu_task();
+    part.name = name;
+    part.only_subtasks = std::move(subjects);
+    return part;
+  }
+  for (const auto& group : mmlu_groups()) {
+    names.push_back(group.name);
+    if (group.name != "mmlu") names.insert(names.end(), group.children.begin(), group.children.end());
+  }
   const std::string near = nearest_name(name, names);
+  names.resize(tasks.size());
   throw Error(
       ErrorKind::kUsage, "--tasks", fmt::format("unknown task '{}'", name),
       near.empty() ? fmt::format("known: {}", fmt::join(names, ", ")) : fmt::format("did you mean '{}'?", near));

@@ -54,6 +54,7 @@ struct EvalTask {
   std::function<Question(const Row&)> ask;
   // For a benchmark that is a group of tasks (MMLU): the task that a row belongs to.
   std::function<std::string(const Row&)> subtask;
+  std::vector<std::string> only_subtasks = {};  // of the group; empty: all
   // Few-shot examples come from DIR/<folder>/<fewshot_split>.jsonl.
   std::string fewshot_split = "train";
   FewShotOrder fewshot_order = FewShotOrder::kRandom;
@@ -90,7 +91,8 @@ EvalTask winogrande_task();
 
 std::vector<EvalTaskGroup> mmlu_groups();  // children before parents
 
-// By the harness's name or the folder's. Throws Error(kUsage) with the nearest name.
+// By the harness's name or the folder's; of MMLU also a group ("mmlu_stem") or a subject ("mmlu_anatomy"). Throws
+// Error(kUsage) with the nearest name.
 EvalTask find_task(std::string_view name);
 
 // Shared by the tasks' files.

@@ -105,6 +105,19 @@ TEST_F(BenchmarksTest, MmluIsSummedBySubjectAndGroup) {
   EXPECT_EQ(json["group_subtasks"]["mmlu_stem"], (nlohmann::ordered_json{"mmlu_astronomy"}));
 }
 
+TEST_F(BenchmarksTest, APartOfMmluIsATaskAsInTheHarness) {
+  const auto subject = results_to_json(run_benchmarks(model_, config({"mmlu_virology"})));
+  EXPECT_EQ(subject["results"].size(), 1u);
+  EXPECT_DOUBLE_EQ(subject["results"]["mmlu_virology"]["acc,none"], 0.3);
+  EXPECT_TRUE(!subject.contains("groups") || subject["groups"].empty());
+  const auto group = results_to_json(run_benchmarks(model_, config({"mmlu_stem"})));
+  EXPECT_DOUBLE_EQ(group["groups"]["mmlu_stem"]["acc,none"], 0.25);
+  EXPECT_EQ(group["groups"].size(), 1u);
+  EXPECT_FALSE(group["results"].contains("mmlu_virology"));
+  EXPECT_THROW(find_task("mmlu_alchemy"), Error);
+  EXPECT_THROW(run_benchmarks(model_, config({"mmlu_anatomy"})), Error);  // no row of it
+}
+
 TEST_F(BenchmarksTest, SamplesCarryWhatTheHarnessLogs) {
   const auto results = run_benchmarks(model_, config({"arc_easy"}, 1));
   const auto sample = sample_to_json(results.tasks[0], results.tasks[0].rows[0]);

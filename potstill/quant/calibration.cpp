@@ -53,9 +53,14 @@ std::vector<ChatMessage> conversation_of(const JsonlRecord& record, const std::f
 }
 
 std::vector<TokenId> encode_record(const JsonlRecord& record, const std::filesystem::path& path,
-                                   const ModelPackage& model) {
+                                   const ModelPackage& model, bool plain) {
   const auto messages = conversation_of(record, path);
   const Tokenizer& tokenizer = *model.tokenizer;
+  if (plain && !messages.empty()) {
+    std::string text;
+    for (const auto& message : messages) text += (text.empty() ? "" : " ") + message.content;
+    return tokenizer.encode(text, /*add_special_tokens=*/true);
+  }
   if (messages.empty()) return tokenizer.encode(required_string(record, path, "text"), /*add_special_tokens=*/true);
   auto ids = tokenizer.encode(model.chat_template.render(messages, /*add_generation_prompt=*/false));
   const auto& vocabulary = tokenizer.vocabulary();
@@ -72,8 +77,9 @@ struct Drawn {
   int64_t truncated = 0;
 };
 
-Drawn draw_records(const std::filesystem::path& path, const ModelPackage& model, int64_t count, int64_t length,
+Drawn draw_records(const CalibrationSource& source, const ModelPackage& model, int64_t count, int64_t length,
                    uint64_t seed) {
+  const auto& path = source.path;
   auto records = read_jsonl(path);
   // what D_gen keeps back to measure on stays unseen
   std::erase_if(records, [](const JsonlRecord& record) {
@@ -81,7 +87,7 @@ Drawn draw_records(const std::filesystem::path& path, const ModelPackage& model,
   });
   Drawn drawn{.sequences = {}, .available = records.size(), .truncated = 0};
   for (const size_t index : draw(records.size(), count, seed)) {
-    auto ids = encode_record(records[index], path, model);
+    auto ids = encode_record(records[index], path, model, source.plain);
     if (ids.empty()) {
       throw Error(ErrorKind::kInput, fmt::format("{}:{}", path.string(), records[index].line),
                   "the record's text is empty", "remove the record");
@@ -150,9 +156,10 @@ std::string_view form_of(const std::filesystem::path& path) {
   return path.extension() == ".jsonl" ? kRecords : kWindows;
 }
 
-Drawn draw_sequences(const std::filesystem::path& path, const ModelPackage& model, int64_t count, int64_t length,
+Drawn draw_sequences(const CalibrationSource& source, const ModelPackage& model, int64_t count, int64_t length,
                      uint64_t seed) {
-  Drawn drawn = path.extension() == ".jsonl" ? draw_records(path, model, count, length, seed)
+  const auto& path = source.path;
+  Drawn drawn = path.extension() == ".jsonl" ? draw_records(source, model, count, length, seed)
                                              : draw_windows(path, model, count, length, seed);
   if (drawn.sequences.empty()) {
     throw Error(ErrorKind::kInput, path.string(), "there is no text to calibrate on", "give a file with text in it");
@@ -232,21 +239,24 @@ std::vector<CalibrationSource> parse_calibration(
 
 CalibrationSet load_calibration(const std::filesystem::path& path, const ModelPackage& model, int64_t count,
                                 int64_t sequence_length, uint64_t seed) {
-  Drawn drawn = draw_sequences(path, model, count, sequence_length, seed);
-  auto summary = summarize(drawn, form_of(path), count);
-  return {std::move(drawn.sequences), std::move(summary)};
+  const CalibrationSource source{.path = path};
+  return load_calibration(std::span(&source, 1), model, count, sequence_length, seed);
 }
 
 CalibrationSet load_calibration(std::span<const CalibrationSource> sources, const ModelPackage& model, int64_t count,
                                 int64_t sequence_length, uint64_t seed) {
   POTSTILL_CHECK(!sources.empty());
-  if (sources.size() == 1) return load_calibration(sources.front().path, model, count, sequence_length, seed);
+  if (sources.size() == 1) {
+    Drawn drawn = draw_sequences(sources.front(), model, count, sequence_length, seed);
+    auto summary = summarize(drawn, form_of(sources.front().path), count);
+    return {std::move(drawn.sequences), std::move(summary)};
+  }
   const auto counts = shares(sources, count);
   Drawn all;
   nlohmann::ordered_json parts = nlohmann::ordered_json::array();
   for (size_t i = 0; i < sources.size(); ++i) {
     if (counts[i] == 0) continue;
-    Drawn drawn = draw_sequences(sources[i].path, model, counts[i], sequence_length, seed);
+    Drawn drawn = draw_sequences(sources[i], model, counts[i], sequence_length, seed);
     auto part = summarize(drawn, form_of(sources[i].path), counts[i]);
     part["source"] = sources[i].path.filename().string();
     part["weight"] = sources[i].weight;

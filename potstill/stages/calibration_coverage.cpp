@@ -110,7 +110,9 @@ CalibrationCoverage measure_coverage(const fs::path& run, int64_t rows, const st
   std::vector<CalibrationSource> sources;
   for (size_t i = 0; i < weights.size(); ++i) {
     const std::string name = i == 0 ? "calibration" : fmt::format("calibration-{}", i + 1);
-    sources.push_back({.path = inputs.at(name).at("path").get<std::string>(), .weight = weights[i]});
+    sources.push_back({.path = inputs.at(name).at("path").get<std::string>(),
+                       .weight = weights[i],
+                       .plain = settings.value("rendering", "") == "plain"});
   }
   const auto calibration =
       load_calibration(sources, model, settings.at("sequences").get<int64_t>(),

@@ -199,7 +199,8 @@ void Pipeline::quantize_into(std::string_view stage, const fs::path& model, cons
   config.method = method;
   const auto source = [&](const std::string& name) { return name == "synth" ? pairs() : recipe_.resolve(name); };
   const std::string& text = config.calibration.empty() ? std::string("synth") : config.calibration;
-  const QuantizeInputs inputs{.model = model, .calibration = parse_calibration(text, source)};
+  QuantizeInputs inputs{.model = model, .calibration = parse_calibration(text, source)};
+  for (auto& each : inputs.calibration) each.plain = recipe_.data.rendering == "plain";
   make(stage, quantize_key(inputs, config, training_seed()),
        [&](ArtifactWriter& out) { run_quantize_stage(inputs, config, out); });
 }

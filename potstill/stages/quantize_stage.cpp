@@ -182,6 +182,7 @@ StageKey quantize_key(const QuantizeInputs& inputs, const QuantizeConfig& config
   for (size_t i = 0; i < inputs.calibration.size(); ++i) {
     key.inputs.push_back({i == 0 ? "calibration" : fmt::format("calibration-{}", i + 1), inputs.calibration[i].path});
     weights.push_back(inputs.calibration[i].weight);
+    if (inputs.calibration[i].plain) key.config["rendering"] = "plain";
   }
   if (weights.size() > 1) key.config["calibration_weights"] = weights;
   return key;

@@ -16,6 +16,7 @@ StageKey teach_key(const TeachInputs& inputs, const TeachConfig& config, const D
                .inputs = {{"teacher", inputs.teacher}, {"data", inputs.data}},
                .seed = seed};
   key.config["max_sequence_length"] = data.max_sequence_length;
+  key.config["rendering"] = data.rendering;
   key.config["dtype"] = inputs.dtype;
   if (is_endpoint(inputs.teacher.string())) {
     // The address and the name stand for the weights: an endpoint does not show them.

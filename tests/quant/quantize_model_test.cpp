@@ -211,6 +211,15 @@ TEST_F(QuantizeModel, CalibratesOnRecordsInTheModelsOwnFormat) {
   error_of(ErrorKind::kInput, [&] { load_calibration(file, model_, 1, 8, 7); });
 }
 
+TEST_F(QuantizeModel, CalibratesOnPlainPairsAsTheyAreLearnt) {
+  const auto file = folder_ / "pairs.jsonl";
+  write_file_atomically(file, "{\"instruction\": \"Question: 1 + 2?\\nAnswer:\", \"output\": \"3\"}\n");
+  const CalibrationSource source{.path = file, .weight = 1.0, .plain = true};
+  const auto set = load_calibration(std::span(&source, 1), model_, 1, 80, 7);
+  ASSERT_EQ(set.sequences.size(), 1u);
+  EXPECT_EQ(model_.tokenizer->decode(set.sequences[0]), "Question: 1 + 2?\nAnswer: 3");
+}
+
 TEST_F(QuantizeModel, CutsTextIntoWindowsThatTheSeedDraws) {
   const auto file = folder_ / "text.txt";
   std::string text;

@@ -38,6 +38,7 @@ void add_study_command(CLI::App& app, GlobalOptions& global) {
       "optimizer    AdamW, Muon and LoRA-Muon: accuracy before and after quantization, what each loses, the ratio\n"
       "calibration  random text, D_gen or both; 16 to 256 sequences\n"
       "switch       one optimizer for half an epoch, then another, against each alone\n"
+      "tokenizer    a teacher of another vocabulary by ULD beside the same teacher aligned, and misaligned ids\n"
       "quantizer    Muon- and AdamW-tuned students under every method and group size\n"
       "ablation     S1, S1 + RTN, S1 + GPTQ, S' and S''\n\n"
       "What arms, seeds and studies of one recipe have in common is made once; a killed study goes on where it was.");

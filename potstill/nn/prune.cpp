@@ -60,16 +60,6 @@ std::vector<double> block_influence(const ModelPackage& model, CorpusState corpu
   return influence;
 }
 
-DType written_dtype(const std::string& name, const ModelPackage& model) {
-  if (name == "fp32") return DType::kF32;
-  if (name == "bf16") return DType::kBF16;
-  if (name == "fp16") return DType::kF16;
-  for (const WeightInfo& weight : model.weights->weights()) {
-    if (is_block_quantized(weight.dtype)) return DType::kF16;
-  }
-  return model.weights->require("model.embed_tokens.weight").dtype;
-}
-
 // Source name of each tensor of the child, by the child's name.
 struct ChildTensor {
   TensorSpec spec;
@@ -94,11 +84,21 @@ std::vector<ChildTensor> child_tensors(const ModelPackage& model, const PrunePla
   return tensors;
 }
 
+}  // namespace
+
+DType written_dtype(const std::string& name, const ModelPackage& model) {
+  if (name == "fp32") return DType::kF32;
+  if (name == "bf16") return DType::kBF16;
+  if (name == "fp16") return DType::kF16;
+  for (const WeightInfo& weight : model.weights->weights()) {
+    if (is_block_quantized(weight.dtype)) return DType::kF16;
+  }
+  return model.weights->require("model.embed_tokens.weight").dtype;
+}
+
 const char* torch_dtype_name(DType dtype) {
   return dtype == DType::kF32 ? "float32" : dtype == DType::kBF16 ? "bfloat16" : "float16";
 }
-
-}  // namespace
 
 PrunePlan plan_by_influence(const ModelPackage& model, int64_t layers, std::string_view text,
                             const PruneOptions& options) {

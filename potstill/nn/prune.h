@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "potstill/base/dtype.h"
 #include "potstill/lm/model_package.h"
 
 namespace potstill {
@@ -39,6 +40,10 @@ PrunePlan plan_by_hand(const ModelPackage& model, std::span<const int64_t> keep)
 // "bf16", "fp16". Throws Error(kNumeric) for a weight that the dtype cannot hold.
 void write_pruned(const ModelPackage& model, const PrunePlan& plan, const std::string& dtype,
                   const std::filesystem::path& folder);
+
+// What "auto" and the names above mean for this model, and how config.json calls it.
+DType written_dtype(const std::string& name, const ModelPackage& model);
+const char* torch_dtype_name(DType dtype);
 
 std::string_view prune_calibration_text();  // a few hundred words on everyday matters
 

@@ -33,13 +33,20 @@ struct StudyModel {
   std::map<std::string, std::vector<double>> numbers;  // "kl", "pairs_perplexity", …: one value a seed
 };
 
+// The log of one training run: step, loss and its terms, rate, … by name, one value a step.
+struct StudyTraining {
+  int64_t seed = 0;
+  std::map<std::string, std::vector<double>> log;
+};
+
 struct StudyArm {
-  std::string name, what;              // "muon", what it changes
-  std::vector<std::string> overrides;  // of the recipe
-  bool searches = true;                // whether a recipe's [search] holds
-  int64_t sequences = 0;               // of calibration, and what they are drawn from; 0 and empty: the recipe's
-  std::filesystem::path calibration = {};
-  std::vector<StudyModel> models = {};  // filled by the run
+  std::string name, what;                    // "muon", what it changes
+  std::vector<std::string> overrides;        // of the recipe
+  bool searches = true;                      // whether a recipe's [search] holds
+  int64_t sequences = 0;                     // of calibration, and what they are drawn from; 0 and empty: the recipe's
+  std::string teacher = {};                  // made of the recipe's (other_teacher.h); empty: the recipe's
+  std::vector<StudyModel> models = {};       // filled by the run, and so is
+  std::vector<StudyTraining> training = {};  // a run a seed; none where an arm before trained the same student
 };
 
 // A question that the study answers: an estimate with its interval, and what it means in words.

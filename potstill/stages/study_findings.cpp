@@ -5,6 +5,7 @@
 #include <functional>
 #include <limits>
 
+#include "potstill/eval/student_t.h"
 #include "potstill/stages/study_plan.h"
 
 namespace potstill {
@@ -37,6 +38,30 @@ StudyFinding difference(const std::string& question, const SeededScores& first, 
   } else {
     finding.answer =
         fmt::format("{} by {:.2f} points at {}", finding.estimate > 0 ? better : worse, std::abs(finding.estimate), n);
+  }
+  return finding;
+}
+
+// A number of which every seed gives one value, seed by seed.
+StudyFinding number_difference(const std::string& question, const StudyModel& first, const StudyModel& second,
+                               const std::string& number, const std::string& higher, const std::string& lower) {
+  const auto &a = first.numbers.at(number), &b = second.numbers.at(number);
+  std::vector<double> differences;
+  for (size_t i = 0; i < a.size(); ++i) differences.push_back(a[i] - b[i]);
+  const MeanInterval mean = mean_interval(differences);
+  StudyFinding finding{.question = question,
+                       .estimate = mean.mean,
+                       .low = mean.interval.low,
+                       .high = mean.interval.high,
+                       .unit = "nats",
+                       .answer = {}};
+  if (std::isnan(finding.low)) {
+    finding.answer = fmt::format("{:+.3f} nats with one seed, whose scatter is not known", finding.estimate);
+  } else if (finding.low <= 0 && finding.high >= 0) {
+    finding.answer = fmt::format("no difference shown at {} seeds", a.size());
+  } else {
+    finding.answer = fmt::format("{} by {:.3f} nats at {} seeds", finding.estimate > 0 ? higher : lower,
+                                 std::abs(finding.estimate), a.size());
   }
   return finding;
 }
@@ -151,12 +176,32 @@ std::vector<StudyFinding> findings_of_quantizer(const std::vector<StudyArm>& arm
   return findings;
 }
 
+// KL on the held-out pairs to the recipe's own teacher, whichever taught.
+std::vector<StudyFinding> findings_of_tokenizer(const std::vector<StudyArm>& arms) {
+  std::vector<StudyFinding> findings;
+  const auto kl = [&](const char* arm, const char* label, const char* other_arm, const char* other_label) {
+    const auto *first = model_of(arms, arm, label), *second = model_of(arms, other_arm, other_label);
+    if (first == nullptr || second == nullptr) return;
+    findings.push_back(number_difference(std::string_view(arm) == other_arm
+                                             ? fmt::format("KL of {} after training minus before, {}", label, arm)
+                                             : fmt::format("KL of {} of {} minus that of {}", label, arm, other_arm),
+                                         *first, *second, "kl", "farther from the teacher", "nearer to the teacher"));
+  };
+  kl("misaligned", "S'", "aligned", "S'");
+  for (const char* arm : {"aligned, ULD", "other ids, ULD", "fewer merges, ULD"}) kl(arm, "S'", "aligned", "S'");
+  kl("other ids, ULD", "S'", "aligned, ULD", "S'");
+  for (const auto& arm : arms) kl(arm.name.c_str(), "S'", arm.name.c_str(), "S1");
+  add_against(arms, "S'", "aligned", findings);
+  return findings;
+}
+
 }  // namespace
 
 std::vector<StudyFinding> study_findings(const std::string& kind, const std::vector<StudyArm>& arms) {
   if (kind == "ablation") return findings_of_ablation(arms);
   if (kind == "calibration") return findings_of_calibration(arms);
   if (kind == "quantizer") return findings_of_quantizer(arms);
+  if (kind == "tokenizer") return findings_of_tokenizer(arms);
   std::vector<StudyFinding> findings;
   if (kind == "optimizer") {
     add_drops(arms, "adamw", "muon", findings);

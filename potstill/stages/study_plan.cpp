@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "potstill/base/error.h"
+#include "potstill/lm/http_client.h"
 #include "potstill/lm/model_package.h"
 
 namespace potstill {
@@ -61,6 +62,27 @@ StudyPlan plan_calibration(const StudyOptions& options) {
   return plan;
 }
 
+// What a teacher of another vocabulary can teach by ULD, beside the same teacher aligned; and what its ids would do if
+// nothing compared them. ULD between aligned models tells the price of the loss from that of the vocabulary.
+StudyPlan plan_tokenizer(const Recipe& recipe) {
+  if (is_endpoint(recipe.top.teacher)) {
+    throw Error(ErrorKind::kUsage, "study tokenizer", fmt::format("teacher {} is an endpoint", recipe.top.teacher),
+                "teachers of other vocabularies are made of the weights: give a model on the disk");
+  }
+  const auto other = [](const char* name, const char* what, const char* teacher, std::vector<std::string> overrides) {
+    return StudyArm{.name = name, .what = what, .overrides = std::move(overrides), .teacher = teacher};
+  };
+  return {.arms = {other("aligned", "the recipe's teacher", "", {}),
+                   other("aligned, ULD", "the recipe's teacher by sorted probabilities", "", {"train.divergence=uld"}),
+                   other("other ids, ULD", "the teacher under shuffled ids", "other-ids", {"data.cross_tokenizer=uld"}),
+                   other("fewer merges, ULD", "the teacher read through half of the merges", "fewer-merges",
+                         {"data.cross_tokenizer=uld"}),
+                   other("misaligned", "shuffled ids taken for the student's own: what the guard refuses", "misaligned",
+                         {})},
+          .models = {"S1", kDistilled},
+          .until = "merge"};
+}
+
 // The methods that this build quantizes by.
 struct MethodNames {
   std::vector<std::string> names;
@@ -96,7 +118,9 @@ StudyPlan plan_quantizer(const Recipe& recipe) {
 
 }  // namespace
 
-std::vector<std::string> study_kinds() { return {"optimizer", "calibration", "switch", "quantizer", "ablation"}; }
+std::vector<std::string> study_kinds() {
+  return {"optimizer", "calibration", "switch", "tokenizer", "quantizer", "ablation"};
+}
 
 std::string stage_of_model(const std::string& label) {
   if (label == "S1 + RTN") return "baseline-rtn";
@@ -110,6 +134,7 @@ StudyPlan plan_study(const StudyOptions& options, const Recipe& recipe) {
   if (options.kind == "switch") plan = plan_switch();
   if (options.kind == "ablation") plan = plan_ablation();
   if (options.kind == "calibration") plan = plan_calibration(options);
+  if (options.kind == "tokenizer") plan = plan_tokenizer(recipe);
   if (options.kind == "quantizer") plan = plan_quantizer(recipe);
   if (plan.arms.empty()) {
     throw Error(ErrorKind::kUsage, "study", fmt::format("there is no study '{}'", options.kind),

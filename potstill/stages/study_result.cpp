@@ -59,6 +59,7 @@ Json study_to_json(const StudyResult& result) {
   for (const auto& arm : result.arms) {
     Json entry = {{"name", arm.name}, {"what", arm.what}, {"overrides", arm.overrides}, {"models", Json::array()}};
     for (const auto& model : arm.models) entry["models"].push_back(model_to_json(model));
+    for (const auto& run : arm.training) entry["training"].push_back({{"seed", run.seed}, {"log", run.log}});
     json["arms"].push_back(entry);
   }
   json["findings"] = Json::array();

@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <set>
 
 #include "potstill/base/atomic_file.h"
 #include "potstill/base/error.h"
@@ -13,8 +14,10 @@
 #include "potstill/lm/model_package.h"
 #include "potstill/stages/adapter_norms.h"
 #include "potstill/stages/evaluate_stage.h"
+#include "potstill/stages/other_teacher.h"
 #include "potstill/stages/pipeline.h"
 #include "potstill/stages/report_page.h"
+#include "potstill/stages/study_calibration.h"
 #include "potstill/stages/study_plan.h"
 
 namespace potstill {
@@ -26,41 +29,34 @@ using Json = nlohmann::ordered_json;
 // What an evaluation tells of a model beside its accuracy.
 constexpr const char* kNumbers[] = {"kl", "top1_agreement", "pairs_perplexity", "text_perplexity", "size_bytes"};
 
-// Training pairs, `count` of them drawn by the seed (all, where there are fewer).
-std::vector<nlohmann::json> draw_pairs(const fs::path& path, int64_t count, uint64_t seed) {
-  std::vector<nlohmann::json> pairs;
-  for (const auto& record : read_jsonl(path)) {
-    if (record.value.value("split", "") != "heldout") pairs.push_back(record.value);
-  }
-  Rng rng(seed, "study/calibration/pairs");
-  rng.shuffle(pairs);
-  pairs.resize(std::min(pairs.size(), static_cast<size_t>(count)));
-  return pairs;
-}
+// What a training log tells of a run that is the same on every machine of one kind: times are not.
+constexpr const char* kLogged[] = {"step",
+                                   "loss",
+                                   "kl",
+                                   "reverse_kl",
+                                   "jsd",
+                                   "kl_top_k",
+                                   "uld",
+                                   "ce",
+                                   "lr",
+                                   "grad_norm",
+                                   "update_rms",
+                                   "delta_norm_ratio",
+                                   "orthogonality_error"};
 
-size_t characters_of(const nlohmann::json& pair) {
-  size_t length = 0;
-  for (const char* field : {"instruction", "input", "output"}) length += pair.value(field, "").size();
-  return length;
-}
-
-// Pieces of a text, each about as long as one of the pairs: what differs between calibration sets is what they are
-// about, not how much of it there is.
-std::vector<nlohmann::json> draw_text(const fs::path& path, const std::vector<nlohmann::json>& pairs, uint64_t seed) {
-  const std::string text = read_file(path);
-  Rng rng(seed, "study/calibration/text");
-  std::vector<nlohmann::json> pieces;
-  for (const auto& pair : pairs) {
-    const size_t length = std::max<size_t>(64, characters_of(pair));
-    if (text.size() < 4 * length) {
-      throw Error(ErrorKind::kInput, path.string(),
-                  fmt::format("is too short a text to draw {} characters from", length), "give some hundred kilobytes");
+std::map<std::string, std::vector<double>> read_training_log(const fs::path& path) {
+  std::map<std::string, std::vector<double>> log;
+  auto rows = read_jsonl(path);
+  std::erase_if(rows,
+                [](const JsonlRecord& row) { return !row.value.contains("loss"); });  // measurements between steps
+  for (const char* name : kLogged) {
+    std::vector<double> values;
+    for (const auto& row : rows) {
+      if (row.value.contains(name) && row.value[name].is_number()) values.push_back(row.value[name].get<double>());
     }
-    const size_t from = rng.below(text.size() - 3 * length);
-    const size_t begin = text.find_first_of(" \n", from), end = text.find_first_of(" \n", from + length);
-    pieces.push_back({{"text", text.substr(begin + 1, end - begin - 1)}});
+    if (!values.empty() && values.size() == rows.size()) log[name] = std::move(values);
   }
-  return pieces;
+  return log;
 }
 
 class StudyRunner {
@@ -75,6 +71,7 @@ class StudyRunner {
 
   StudyResult run() {
     fs::create_directories(folder_);
+    if (options_.kind == "calibration") leave_out_arms_without_pairs();
     const auto total = static_cast<int64_t>(plan_.arms.size()) * options_.seeds;
     int64_t done = 0;
     for (int64_t seed = 0; seed < options_.seeds;
@@ -102,7 +99,31 @@ class StudyRunner {
     Recipe recipe = load_recipe(options_.recipe, overrides);
     if (!arm.searches) recipe.search.reset();
     if (arm.sequences > 0) recipe.quantize.sequences = arm.sequences;
+    if (!arm.teacher.empty()) recipe.top.teacher = other_teacher(arm.teacher, recipe).string();
     return recipe;
+  }
+
+  // The recipe up to a stage, as it stands: what does not depend on an arm.
+  PipelineResult run_recipe(const Recipe& recipe, const char* until) const {
+    return run_pipeline(recipe, {.run_dir = studies_ / "work",
+                                 .from = {},
+                                 .until = until,
+                                 .command = options_.command,
+                                 .store = store_,
+                                 .preflight = false});
+  }
+
+  fs::path other_teacher(const std::string& kind, const Recipe& recipe) const {
+    const fs::path teacher = recipe.resolve(recipe.top.teacher);
+    const StageKey key = other_teacher_key(kind, teacher, static_cast<uint64_t>(recipe.top.seed));
+    const fs::path place = store_ / fmt::format("{}-{}", key.stage, stage_key_hash(key).substr(0, 16));
+    run_stage(place, key, IfExists::kReplace,
+              [&](ArtifactWriter& out) { run_other_teacher_stage(kind, teacher, out); });
+    return place;
+  }
+
+  fs::path pairs_of(const Recipe& recipe, const PipelineResult& run) const {
+    return recipe.top.pairs.empty() ? run.stages.at("synth") / "D_gen.jsonl" : recipe.resolve(recipe.top.pairs);
   }
 
   void run_replicate(StudyArm& arm, int64_t seed) {
@@ -117,25 +138,32 @@ class StudyRunner {
                                   .preflight = !preflighted_};
     preflighted_ = true;
     const PipelineResult run = run_pipeline(recipe, options);
+    const fs::path train = run.stages.contains("train") ? run.stages.at("train") : fs::path();
+    if (!train.empty() && trained_.insert(train).second) {
+      arm.training.push_back({.seed = seed, .log = read_training_log(train / "train_log.jsonl")});
+    }
+    // Whoever taught, models are measured against the recipe's own teacher.
+    const Recipe own = arm.teacher.empty() ? recipe : load_recipe(options_.recipe, options_.overrides);
+    const fs::path knowledge = (arm.teacher.empty() ? run : run_recipe(own, "teach")).stages.at("teach");
     for (const auto& label : plan_.models) {
       const auto stage = run.stages.find(stage_of_model(label));
       const fs::path path = stage != run.stages.end() ? stage->second : recipe.resolve(recipe.top.student);
-      add_model(arm, label, evaluate(recipe, run, path), run, recipe);
+      add_model(arm, label, evaluate(own, knowledge, pairs_of(own, run), path), run, recipe);
     }
   }
 
   // The evaluation of one model, an artifact of the store.
-  fs::path evaluate(const Recipe& recipe, const PipelineResult& run, const fs::path& model) const {
+  fs::path evaluate(const Recipe& recipe, const fs::path& knowledge, const fs::path& pairs,
+                    const fs::path& model) const {
     EvalConfig config = recipe.evaluate;
     config.data = recipe.resolve(config.data.string());
     config.text = recipe.resolve(config.text.string());
     config.latency_tokens = 0;
-    EvaluateInputs inputs{
-        .models = {{.label = "model", .path = model}},
-        .knowledge = run.stages.at("teach"),
-        .pairs = recipe.top.pairs.empty() ? run.stages.at("synth") / "D_gen.jsonl" : recipe.resolve(recipe.top.pairs),
-        .dtype = recipe.top.dtype,
-        .device = recipe.top.device};
+    const EvaluateInputs inputs{.models = {{.label = "model", .path = model}},
+                                .knowledge = knowledge,
+                                .pairs = pairs,
+                                .dtype = recipe.top.dtype,
+                                .device = recipe.top.device};
     const StageKey key = evaluate_key(inputs, config, recipe.data, static_cast<uint64_t>(recipe.top.seed));
     const fs::path place = store_ / fmt::format("evaluate-{}", stage_key_hash(key).substr(0, 16));
     run_stage(place, key, IfExists::kReplace,
@@ -184,31 +212,32 @@ class StudyRunner {
     model.numbers["linears' relative output error"].push_back(error);
   }
 
+  // An arm of 256 sequences out of 200 pairs would be one of 200 under a wrong name.
+  void leave_out_arms_without_pairs() {
+    const Recipe recipe = load_recipe(options_.recipe, options_.overrides);
+    const auto pairs = training_pairs(pairs_of(recipe, run_recipe(recipe, "synth")), recipe.data,
+                                      static_cast<uint64_t>(recipe.top.seed));
+    const auto left = std::erase_if(
+        plan_.arms, [&](const StudyArm& arm) { return arm.sequences > static_cast<int64_t>(pairs.size()); });
+    if (left > 0) log_warning("study: {} arms ask for more sequences than the {} training pairs", left, pairs.size());
+    if (plan_.arms.empty()) {
+      throw Error(ErrorKind::kInput, "study calibration",
+                  fmt::format("{} training pairs are fewer than any arm's sequences", pairs.size()),
+                  "have more pairs, or name smaller arms with --arm");
+    }
+  }
+
   // Calibration text of an arm and seed.
   fs::path calibration_of(const StudyArm& arm, const Recipe& recipe, int64_t seed) const {
-    const std::string source = arm.name.substr(0, arm.name.find(' '));
-    PipelineOptions options{.run_dir = studies_ / "work",
-                            .from = {},
-                            .until = "synth",
-                            .command = options_.command,
-                            .store = store_,
-                            .preflight = false};
-    const PipelineResult run = run_pipeline(recipe, options);
-    const fs::path pairs =
-        recipe.top.pairs.empty() ? run.stages.at("synth") / "D_gen.jsonl" : recipe.resolve(recipe.top.pairs);
-    const uint64_t stream = derive_seed(static_cast<uint64_t>(recipe.top.seed), fmt::format("study/{}", seed));
-    std::vector<nlohmann::json> records = draw_pairs(pairs, arm.sequences, stream);
-    if (source != "D_gen") {
-      const auto text = draw_text(options_.text, records, stream);
-      const size_t first = source == "mixed" ? records.size() / 2 : 0;
-      std::copy(text.begin() + static_cast<ptrdiff_t>(first), text.end(),
-                records.begin() + static_cast<ptrdiff_t>(first));
-    }
-    std::string lines;
-    for (const auto& record : records) lines += to_json_line(record) + "\n";
-    const fs::path file = folder_ / "calibration" / fmt::format("{}-{}-{}.jsonl", source, arm.sequences, seed);
+    const auto own_seed = static_cast<uint64_t>(recipe.top.seed);
+    const StudyText text{.source = arm.name.substr(0, arm.name.find(' ')),
+                         .sequences = arm.sequences,
+                         .pairs = pairs_of(recipe, run_recipe(recipe, "synth")),
+                         .text = options_.text};
+    const fs::path file = folder_ / "calibration" / fmt::format("{}-{}-{}.jsonl", text.source, arm.sequences, seed);
     fs::create_directories(file.parent_path());
-    write_file_atomically(file, lines);
+    write_file_atomically(
+        file, study_calibration(text, recipe.data, own_seed, derive_seed(own_seed, fmt::format("study/{}", seed))));
     return file;
   }
 
@@ -216,6 +245,7 @@ class StudyRunner {
   StudyPlan plan_;
   std::string name_;
   fs::path studies_, folder_, store_;  // of the recipe; of this study; artifacts that all of them share
+  std::set<fs::path> trained_;         // artifacts whose log an arm has
   bool preflighted_ = false;
 };
 

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "potstill/base/error.h"
@@ -65,6 +66,46 @@ TEST(StudyFindings, AblationSetsTheFrameworkAgainstGptqAlone) {
   ASSERT_EQ(findings.size(), 5u);
   EXPECT_NEAR(findings[0].estimate, 21, 3);
   EXPECT_NE(findings[0].answer.find("better than GPTQ alone"), std::string::npos) << findings[0].answer;
+}
+
+StudyArm taught(const std::string& name, std::vector<double> kl) {
+  StudyArm result{.name = name, .what = {}, .overrides = {}};
+  const SeededScores scores = before_and_after(0.5, 0.0, name).first;
+  result.models = {{.label = "S1", .correct = scores, .numbers = {{"kl", {2.5, 2.5, 2.5, 2.5, 2.5}}}},
+                   {.label = "S'", .correct = scores, .numbers = {{"kl", std::move(kl)}}}};
+  return result;
+}
+
+TEST(StudyFindings, MisalignedIdsAreSetBesideAlignedOnesFirst) {
+  const auto findings = study_findings(
+      "tokenizer", {taught("aligned", {1.0, 1.1, 0.9, 1.0, 1.0}), taught("other ids, ULD", {1.0, 1.0, 1.1, 0.9, 1.0}),
+                    taught("misaligned", {9.0, 9.2, 8.8, 9.1, 8.9})});
+  EXPECT_EQ(findings[0].question, "KL of S' of misaligned minus that of aligned");
+  EXPECT_EQ(findings[0].unit, "nats");
+  EXPECT_NEAR(findings[0].estimate, 8.0, 1e-9);
+  EXPECT_NEAR(findings[0].low, 8.0 - 2.776445 * std::sqrt(0.01 / 5), 1e-5);  // Student's t, 4 degrees of freedom
+  EXPECT_EQ(findings[0].answer, "farther from the teacher by 8.000 nats at 5 seeds");
+  EXPECT_EQ(findings[1].question, "KL of S' of other ids, ULD minus that of aligned");
+  EXPECT_EQ(findings[1].answer, "no difference shown at 5 seeds");
+  const auto training =
+      std::ranges::find(findings, "KL of S' after training minus before, aligned", &StudyFinding::question);
+  ASSERT_NE(training, findings.end());
+  EXPECT_EQ(training->answer, "nearer to the teacher by 1.500 nats at 5 seeds");
+}
+
+TEST(StudyPlan, OtherTeachersAreMadeOfWeightsOnTheDisk) {
+  Recipe recipe;
+  recipe.evaluate.tasks = {"arc_easy"};
+  recipe.top.teacher = "teacher";
+  StudyOptions options;
+  options.kind = "tokenizer";
+  const StudyPlan plan = plan_study(options, recipe);
+  EXPECT_EQ(plan.until, "merge");
+  std::vector<std::string> teachers;
+  for (const auto& each : plan.arms) teachers.push_back(each.teacher);
+  EXPECT_EQ(teachers, (std::vector<std::string>{"", "", "other-ids", "fewer-merges", "misaligned"}));
+  recipe.top.teacher = "https://host/v1";
+  EXPECT_THROW(plan_study(options, recipe), Error);
 }
 
 TEST(StudyPlan, ASwitchHasBothOrdersAndEachAlone) {

@@ -54,6 +54,19 @@ if (D.study) {
         { type: "scatter", mode: "markers", name: "mean", x: own.map(p => p.name), y: own.map(p => p.model.numbers[key].mean), marker: { size: 14, symbol: "line-ew-open", line: { width: 3 } } }]);
     }
   }
+  // Training curves of all arms: a line a seed, a colour an arm.
+  const trained = S.arms.filter(a => a.training && a.training.length);
+  if (trained.length) {
+    const curves = { kl: "KL to the teacher, nats a token", kl_top_k: "KL over top-k and rest", uld: "ULD (no KL)", reverse_kl: "Reverse KL", jsd: "Jensen-Shannon divergence", loss: "Loss", lr: "Learning rate",
+      grad_norm: "Gradient norm", update_rms: "Update of the factors, root mean square", delta_norm_ratio: "Largest delta beside its weight, spectral norms", orthogonality_error: "Orthogonality error of Muon's directions" };
+    const body = section("training", "Training", "A colour an arm, a line a seed, smoothed over three steps; a click on a name hides it."), plots = grid(body);
+    const smooth = y => y.map((_, i) => { const near = y.slice(Math.max(0, i - 1), i + 2); return near.reduce((s, v) => s + v, 0) / near.length; });
+    for (const [key, title] of Object.entries(curves)) {
+      const traces = trained.flatMap((arm, c) => arm.training.filter(t => t.log[key]).map((t, i) => ({ x: t.log.step, y: smooth(t.log[key]), mode: "lines", name: arm.name, legendgroup: arm.name, showlegend: i === 0,
+        opacity: 0.65, line: { width: 1.4, color: palette[c % palette.length] } })));
+      if (traces.length) plot(plots, title, traces, { xaxis: { title: { text: "step" } }, yaxis: { type: key === "loss" || key === "lr" ? "linear" : "log" } });
+    }
+  }
   {
     const body = section("arms", "The arms", "Every arm is the recipe with these settings in place of its own.");
     table(body, ["arm", "what", "settings"], S.arms.map(a => [a.name, a.what, el("td", { class: "text" }, a.overrides.join(", ") || "–")]));

@@ -24,6 +24,17 @@ expect version 0 'potstill-edge [0-9]' "$binary" --version
 expect help 0 'potstill-edge complete student.gguf' "$binary" complete --help
 expect json 0 '"prompt_tokens": 3' "$binary" complete "$model" --prompt abc --max-tokens 4 --json
 expect bench 0 '"decode_tokens_per_s": [0-9]' "$binary" bench "$model" --prompt 20 --generate 4 --repetitions 1 --threads 2 --json
+# A random model at a high temperature writes what the schema says all the same.
+schema='{"type": "object", "properties": {"answer": {"enum": ["yes", "no"]}}, "required": ["answer"]}'
+echo "$schema" > "$work/schema.json"
+for given in "$schema" "$work/schema.json"; do
+  expect 'an answer by a schema' 0 '^\{"answer":"(yes|no)"\}$' \
+    bash -c '"$1" complete "$2" --prompt a --json-schema "$3" --temperature 2 | tr -d "[:space:]"' - "$binary" "$model" "$given"
+done
+expect 'an answer that is JSON' 0 '^\{' "$binary" complete "$model" --prompt a --json-object --max-tokens 20
+expect 'a schema that cannot be kept' 2 'pattern' "$binary" complete "$model" --prompt a --json-schema '{"type": "string", "pattern": "a+"}'
+expect 'a schema that is no JSON' 3 'json_schema' "$binary" complete "$model" --prompt a --json-schema '{"type": '
+expect 'no such schema file' 4 'absent.json: cannot be read' "$binary" complete "$model" --prompt a --json-schema "$work/absent.json"
 seq 300 > "$work/text"
 expect perplexity 0 '^perplexity [0-9.]+   \(16-bit activations, 16-bit cache, [0-9]+ tokens\)$' "$binary" perplexity "$model" --text "$work/text" --window 64
 expect 'what 8 bits cost' 0 '8-bit activations, 8-bit cache, [0-9]+ tokens: [+-][0-9.]+ %' "$binary" perplexity "$model" --text "$work/text" --window 64 --cost

@@ -3,16 +3,14 @@
 #include <algorithm>
 #include <chrono>
 #include <condition_variable>
-#include <map>
 #include <memory>
 #include <mutex>
-#include <nlohmann/json.hpp>
 #include <utility>
 
 #include "potstill/base/check.h"
 #include "potstill/base/interrupt.h"
-#include "potstill/lm/json_grammar.h"
 #include "potstill/lm/request_tokens.h"
+#include "potstill/lm/schema_constraints.h"
 
 namespace potstill::edge {
 namespace {
@@ -60,8 +58,8 @@ BatchModel::BatchModel(const std::filesystem::path& path, const EdgeOptions& opt
 std::vector<GenerateResult> BatchModel::generate(std::span<const GenerateRequest> requests,
                                                  const std::function<void(size_t, const GenerateResult&)>& on_done) {
   std::vector<EngineRequest> group;
-  std::map<std::string, std::shared_ptr<const Grammar>> grammars;
   const ModelPackage& package = model_.package();
+  SchemaConstraints schemas(*package.tokenizer, package.config.vocab_size, stop_token_ids(package));
   for (const GenerateRequest& request : requests) {
     EngineRequest engine;
     engine.prompt = prompt_tokens(*package.tokenizer, package.chat_template, request.messages, request.prompt,
@@ -70,14 +68,7 @@ std::vector<GenerateResult> BatchModel::generate(std::span<const GenerateRequest
     engine.stop = request.stop;
     engine.sampling = request.sampling;
     engine.reuse_answers = false;  // an answer must not depend on what was answered before it
-    if (!request.json_schema.empty()) {
-      auto& grammar = grammars[request.json_schema];
-      if (!grammar) {
-        const auto schema = nlohmann::ordered_json::parse(request.json_schema);
-        grammar = std::make_shared<Grammar>(json_schema_grammar(schema, "json_schema"));
-      }
-      engine.grammar = grammar;
-    }
+    if (!request.json_schema.empty()) engine.grammar = schemas.grammar(request.json_schema);
     group.push_back(std::move(engine));
   }
   Answers answers(requests.size());

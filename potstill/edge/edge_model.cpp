@@ -60,7 +60,8 @@ EdgeModel::EdgeModel(const std::filesystem::path& path, const EdgeOptions& optio
       pool_(thread_count(options.threads)),
       forward_(weights_, pool_, options.activations),
       cache_(weights_.config, context_length(options.context, weights_.config), options.kv_cache),
-      stop_ids_(stop_token_ids(package_)) {
+      stop_ids_(stop_token_ids(package_)),
+      schemas_(*package_.tokenizer, weights_.config.vocab_size, stop_ids_) {
   if (options.huge_pages == HugePages::kYes ||
       (options.huge_pages == HugePages::kWhereTheyPay && huge_pages_pay(weights_.bytes_per_token()))) {
     move_to_huge_pages(weights_, pool_);
@@ -94,6 +95,7 @@ GenerateResult EdgeModel::generate_one(const GenerateRequest& request, Reuse reu
   }
   Sampler sampler(request.sampling);
   const Tokenizer& tokenizer = *package_.tokenizer;
+  auto constraint = schemas_.constraint(request.json_schema);
   auto context =
       prompt_tokens(tokenizer, package_.chat_template, request.messages, request.prompt, request.answer_prefix);
   GenerateResult result;
@@ -109,8 +111,10 @@ GenerateResult EdgeModel::generate_one(const GenerateRequest& request, Reuse reu
     if (!piece.empty() && on_text) wanted = on_text(piece);
   };
   auto logits = run_prompt(context, reuse);
+  const size_t num_prompt = context.size();
   for (;;) {
-    const TokenId id = sampler.sample(logits, context);
+    const TokenId id = constraint ? sample_constrained(sampler, logits, context, num_prompt, *constraint)
+                                  : sampler.sample(logits, context, num_prompt);
     if (std::find(stop_ids_.begin(), stop_ids_.end(), id) != stop_ids_.end()) {
       result.finish = FinishReason::kStop;
       break;
@@ -123,6 +127,11 @@ GenerateResult EdgeModel::generate_one(const GenerateRequest& request, Reuse reu
       return result;
     }
     if (static_cast<int64_t>(result.tokens.size()) == request.max_new_tokens || cache_.length() == cache_.capacity())
+    if (constraint) constraint->accept(id);
+    if (constraint && constraint->finished()) {
+      result.finish = FinishReason::kStop;
+      break;
+    }
       break;
     logits = forward_.decode(id, cache_);
     cached_.push_back(id);

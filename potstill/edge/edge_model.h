@@ -14,6 +14,7 @@
 #include "potstill/lm/language_model.h"
 #include "potstill/lm/model_package.h"
 #include "potstill/lm/sampling.h"
+#include "potstill/lm/schema_constraints.h"
 
 namespace potstill::edge {
 
@@ -71,6 +72,7 @@ class EdgeModel : public LanguageModel {
   std::vector<TokenId> cached_;  // ids of the cache's positions
   size_t cached_as_prompt_ = 0;  // how many of them, from the start, went through Forward::prompt
   std::vector<TokenId> stop_ids_;
+  SchemaConstraints schemas_;
 };
 
 }  // namespace potstill::edge

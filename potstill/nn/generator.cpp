@@ -3,46 +3,19 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <map>
 #include <memory>
 #include <optional>
 
 #include "potstill/base/error.h"
 #include "potstill/base/interrupt.h"
-#include "potstill/lm/json_grammar.h"
 #include "potstill/lm/request_tokens.h"
 #include "potstill/lm/sampling.h"
+#include "potstill/lm/schema_constraints.h"
 #include "potstill/lm/token_constraint.h"
 #include "potstill/nn/cached_decoder.h"
 
 namespace potstill {
 namespace {
-
-// Makes the constraints of requests that must answer in JSON. The vocabulary is laid out for the first of them, and
-// each schema is read once.
-class Schemas {
- public:
-  Schemas(const ModelPackage& package, const std::vector<TokenId>& stop_ids) : package_(package), stop_ids_(stop_ids) {}
-
-  std::optional<TokenConstraint> constraint(const std::string& schema) {
-    if (schema.empty()) return std::nullopt;
-    if (!vocabulary_) {
-      vocabulary_ = std::make_shared<VocabularyBytes>(*package_.tokenizer, package_.config.vocab_size);
-    }
-    auto& grammar = grammars_[schema];
-    if (!grammar) {
-      const auto parsed = nlohmann::ordered_json::parse(schema);
-      grammar = std::make_shared<Grammar>(json_schema_grammar(parsed, "json_schema"));
-    }
-    return TokenConstraint(grammar, vocabulary_, stop_ids_);
-  }
-
- private:
-  const ModelPackage& package_;
-  const std::vector<TokenId>& stop_ids_;
-  std::shared_ptr<const VocabularyBytes> vocabulary_;
-  std::map<std::string, std::shared_ptr<const Grammar>> grammars_;
-};
 
 // A request while it is answered.
 class Answer {
@@ -144,7 +117,7 @@ std::vector<GenerateResult> generate_texts(const ModelPackage& package, const Tr
     capacity = std::max(capacity, std::min(length + request.max_new_tokens, max_context));
   }
 
-  Schemas schemas(package, stop_ids);
+  SchemaConstraints schemas(*package.tokenizer, package.config.vocab_size, stop_ids);
   CachedDecoder decoder(model, num_slots, capacity);
   std::vector<std::unique_ptr<Answer>> slots(static_cast<size_t>(num_slots));
   size_t next = 0, done = 0;

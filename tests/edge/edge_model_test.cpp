@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <filesystem>
+#include <nlohmann/json.hpp>
 
 #include "potstill/base/error.h"
 #include "potstill/base/jsonl.h"
@@ -215,6 +216,33 @@ TEST(EdgeModel, ScoreIsTheSumOfTheContinuationsLogProbabilities) {
   EdgeModel model(tiny("qwen3"), {.threads = 2});
   const ScoreRequest requests[] = {{"ab", "cd"}, {"ab", "ce"}, {"ab ", "cd"}, {"", "ab"}};
   const auto scores = model.score(requests);
+TEST(EdgeModel, AnswersInJsonWhereASchemaIsGiven) {
+  EdgeModel model(tiny("llama"), {.threads = 2});
+  GenerateRequest request;
+  request.messages = {{"user", "hello"}};
+  request.max_new_tokens = 400;
+  request.json_schema =
+      R"({"type":"object","properties":{"n":{"type":"integer","minimum":1,"maximum":5},"t":{"type":"string","maxLength":8}},)"
+      R"("required":["n","t"],"additionalProperties":false})";
+  for (uint64_t seed = 0; seed < 4; ++seed) {
+    request.sampling = {.temperature = 1.5, .seed = seed};
+    std::string streamed;
+    const auto result = model.generate_streaming(request, [&](std::string_view piece) {
+      streamed += piece;
+      return true;
+    });
+    EXPECT_EQ(streamed, result.text);
+    EXPECT_EQ(result.finish, FinishReason::kStop);
+    const auto value = nlohmann::json::parse(result.text);
+    EXPECT_GE(value.at("n").get<int>(), 1);
+    EXPECT_LE(value.at("n").get<int>(), 5);
+    EXPECT_LE(value.at("t").get<std::string>().size(), 8u * 4u);  // bytes: a character has at most four
+    EXPECT_EQ(value.size(), 2u);
+  }
+  request.json_schema = "{\"type\": ";
+  EXPECT_THROW(model.generate_streaming(request, {}), Error);
+}
+
   const auto tokens = model.package().tokenizer->encode("abcd");
   ASSERT_EQ(tokens.size(), 4u);
   const auto logits = all_logits(model, tokens, true);

@@ -8,6 +8,7 @@
 #include "tests/kernels/random_weight.h"
 
 #include "potstill/kernels/kernels.h"
+#include "potstill/kernels/lane_order.h"
 
 namespace potstill::kernels {
 namespace {
@@ -34,25 +35,36 @@ struct Planes {
   }
 };
 
+MatrixView in_lanes(MatrixView view, std::vector<std::byte>& bytes) {
+  bytes.resize(static_cast<size_t>(view.rows) * view.row_bytes + 64);
+  std::byte* out = bytes.data() + (64 - reinterpret_cast<uintptr_t>(bytes.data()) % 64);
+  put_into_lanes(view, 0, view.rows / kLaneGroup, out);
+  view.data = out;
+  view.order = RowOrder::kLanes;
+  return view;
+}
+
 void matvec(benchmark::State& state) {
+  std::vector<std::byte> lanes;
   const KernelTable& table = kernels();
   const DType dtype = kDTypes[state.range(0)];
   const bool exact = state.range(1) == 0;
   const int64_t rows = state.range(2), cols = state.range(3), num_tokens = state.range(4);
   const auto weight = random_weight(dtype, rows, cols, 1);
+  const auto view = state.range(5) == 1 && table.reads_lanes ? in_lanes(weight.view, lanes) : weight.view;
   const Planes x(table, cols, num_tokens, exact);
   std::vector<float> y(static_cast<size_t>(rows * num_tokens));
   for (auto _ : state) {
-    table.matvec(weight.view, 0, rows, x.view, 0, num_tokens, false, y.data(), rows);
+    table.matvec(view, 0, rows, x.view, 0, num_tokens, false, y.data(), rows);
     benchmark::DoNotOptimize(y.data());
   }
   state.SetLabel(std::string(table.name) + " " + std::string(dtype_name(dtype)) + (exact ? " exact" : " fast"));
   state.SetBytesProcessed(state.iterations() * static_cast<int64_t>(weight.bytes.size()));
 }
 BENCHMARK(matvec)
-    ->ArgNames({"type", "fast", "rows", "cols", "tokens"})
-    ->ArgsProduct({{0, 1, 2}, {0, 1}, {512, 100000}, {576, 1536}, {1}})
-    ->ArgsProduct({{0}, {0}, {512}, {576}, {2, 4, 8}});
+    ->ArgNames({"type", "fast", "rows", "cols", "tokens", "lanes"})
+    ->ArgsProduct({{0, 1, 2}, {0, 1}, {512, 100000}, {576, 1536}, {1}, {0, 1}})
+    ->ArgsProduct({{0}, {0}, {512}, {576}, {2, 4, 8}, {0, 1}});
 
 void matmul(benchmark::State& state) {
   const KernelTable& table = kernels();

@@ -39,6 +39,11 @@ seq 300 > "$work/text"
 expect perplexity 0 '^perplexity [0-9.]+   \(16-bit activations, 16-bit cache, [0-9]+ tokens\)$' "$binary" perplexity "$model" --text "$work/text" --window 64
 expect 'what 8 bits cost' 0 '8-bit activations, 8-bit cache, [0-9]+ tokens: [+-][0-9.]+ %' "$binary" perplexity "$model" --text "$work/text" --window 64 --cost
 expect 'an 8-bit cache' 0 '"kv_cache": "8-bit"' "$binary" bench "$model" --prompt 20 --generate 4 --repetitions 1 --kv-cache 8 --json
+expect 'weights of a long run' 0 '"weights": "repacked"' "$binary" bench "$model" --prompt 9 --generate 2 --repetitions 1 --repack --json
+expect 'weights where they lie' 0 '"weights": "mapped"' "$binary" bench "$model" --prompt 9 --generate 2 --repetitions 1 --no-repack --json
+if "$binary" bench "$model" --prompt 9 --generate 2 --repetitions 1 --json | grep -qE '"isa": "avx'; then
+  expect 'repacked by itself' 0 '"weights": "repacked"' "$binary" bench "$model" --prompt 9 --generate 2 --repetitions 1 --json
+fi
 expect 'every isa that runs' 0 '"isa": "portable"' env POTSTILL_ISA=portable "$binary" bench "$model" --prompt 9 --generate 2 --repetitions 1 --json
 
 expect 'no command' 2 'subcommand' "$binary"

@@ -67,8 +67,9 @@ class Chat {
 
   void run() {
     if (notes_) {
-      fmt::print(stderr, "{} · {} layers · {} threads · /help lists the commands · Ctrl-C stops an answer\n",
-                 model_->package().path.filename().string(), model_->config().num_hidden_layers, model_->threads());
+      fmt::print(stderr, "{} · {} layers · {} thread{} · /help lists the commands · Ctrl-C stops an answer\n",
+                 model_->package().path.filename().string(), model_->config().num_hidden_layers, model_->threads(),
+                 model_->threads() == 1 ? "" : "s");
     }
     std::setlocale(LC_CTYPE, "");  // how wide a character is drawn
     install_answer_interrupt();

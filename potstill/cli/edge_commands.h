@@ -19,8 +19,8 @@ struct EdgeGlobal {
 struct EdgeModelFlags {
   std::string model, activations = "auto", kv_cache = "16";
   int threads = 0;
-  std::optional<bool> huge_pages;  // unset: as the command does
-  bool long_lived = false;         // the command runs for many answers: what pays only after some is done
+  std::optional<bool> repack;  // unset: as the command does
+  bool long_lived = false;     // the command runs for many answers: what pays only after some is done
   int64_t context = 0;
 
   void add_to(CLI::App& command, bool required = true);

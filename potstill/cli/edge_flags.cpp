@@ -17,10 +17,12 @@ void EdgeModelFlags::add_to(CLI::App& command, bool required) {
       ->capture_default_str();
   command.add_option("--context", context, "positions that prompt and answer may take (0 = the model's own maximum)")
       ->capture_default_str();
-  command.add_flag(
-      "--huge-pages,!--no-huge-pages", huge_pages,
-      "copy the weights into huge pages at the start: faster for gigabytes, no memory more, but its own; " +
-          std::string(long_lived ? "done by itself from 1 GiB on where memory allows" : "not by itself"));
+  // A function, for CLI11 takes an optional<bool> for a counter and sets it to 0 at once.
+  command.add_flag_function(
+      "--repack,!--no-repack", [this](int64_t count) { repack = count > 0; },
+      "copy the weights at the start, in the processor's order and into huge pages: faster, no memory more, but its "
+      "own; " +
+          std::string(long_lived ? "done by itself where memory allows" : "not by itself"));
   command
       .add_option(
           "--activations", activations,
@@ -36,13 +38,13 @@ void EdgeModelFlags::add_to(CLI::App& command, bool required) {
 
 std::unique_ptr<edge::EdgeModel> EdgeModelFlags::open() const {
   const auto mode = activations == "8" ? edge::ActivationMode::kFast : edge::ActivationMode::kExact;
-  const auto pages = !huge_pages.has_value() ? (long_lived ? edge::HugePages::kWhereTheyPay : edge::HugePages::kNo)
-                     : *huge_pages           ? edge::HugePages::kYes
-                                             : edge::HugePages::kNo;
+  const auto how = !repack.has_value() ? (long_lived ? edge::Repack::kWhereItPays : edge::Repack::kNo)
+                   : *repack           ? edge::Repack::kYes
+                                       : edge::Repack::kNo;
   const auto type = kv_cache == "8" ? kernels::KvType::kByte : kernels::KvType::kHalf;
   return std::make_unique<edge::EdgeModel>(
-      model, edge::EdgeOptions{
-                 .threads = threads, .context = context, .activations = mode, .huge_pages = pages, .kv_cache = type});
+      model,
+      edge::EdgeOptions{.threads = threads, .context = context, .activations = mode, .repack = how, .kv_cache = type});
 }
 
 void SamplingFlags::add_to(CLI::App& command, double default_temperature) {

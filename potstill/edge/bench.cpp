@@ -8,6 +8,8 @@
 #include <cstdlib>
 #include <memory>
 #include <new>
+#include <optional>
+#include <thread>
 
 #include "potstill/base/energy.h"
 #include "potstill/base/error.h"
@@ -19,6 +21,7 @@ namespace potstill::edge {
 namespace {
 
 using Clock = std::chrono::steady_clock;
+constexpr int64_t kTokensAPass = 16;  // tokens for each measurement of the memory between them
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
@@ -34,30 +37,32 @@ nlohmann::ordered_json spread(const std::vector<double>& rates) {
 
 }  // namespace
 
-double read_bandwidth(ThreadPool& pool) {
-  using Word = uint64_t __attribute__((vector_size(16)));
-  constexpr int64_t kWords = int64_t{256} << 20 >> 4, kPiece = 1 << 14;
+constexpr int64_t kWords = int64_t{256} << 20 >> 4;
+
+void ReadBandwidth::Free::operator()(Word* words) const { std::free(words); }
+
+ReadBandwidth::ReadBandwidth(int num_threads) : pool_(num_threads), sums_(static_cast<size_t>(num_threads)) {
   constexpr size_t kHugePage = size_t{2} << 20;
-  std::unique_ptr<Word, decltype(&std::free)> owner(
-      static_cast<Word*>(std::aligned_alloc(kHugePage, kWords * sizeof(Word))), &std::free);
-  if (owner == nullptr) throw std::bad_alloc();
-  Word* memory = owner.get();
-  ::madvise(memory, kWords * sizeof(Word), MADV_HUGEPAGE);  // the machine's best: pages are not to be what it measures
-  std::fill_n(memory, kWords, Word{1, 2});
-  std::vector<Word> sums(static_cast<size_t>(pool.size()));  // read by nobody, but the compiler cannot know
-  double best = 0;
-  for (int pass = 0; pass < 5; ++pass) {
-    const auto start = Clock::now();
-    pool.parallel_for(kWords, kPiece, [&](int64_t begin, int64_t end, int thread) {
-      Word sum[4] = {};
-      for (int64_t i = begin; i < end; i += 4) {
-        for (int j = 0; j < 4; ++j) sum[j] += memory[i + j];
-      }
-      sums[static_cast<size_t>(thread)] += sum[0] + sum[1] + sum[2] + sum[3];
-    });
-    best = std::max(best, static_cast<double>(kWords * 16) / seconds_since(start));
-  }
-  return best;
+  memory_.reset(static_cast<Word*>(std::aligned_alloc(kHugePage, kWords * sizeof(Word))));
+  if (memory_ == nullptr) throw std::bad_alloc();
+  ::madvise(memory_.get(), kWords * sizeof(Word), MADV_HUGEPAGE);  // pages are not to be what it measures
+  std::fill_n(memory_.get(), kWords, Word{1, 2});
+}
+
+double ReadBandwidth::measure() {
+  std::this_thread::sleep_for(std::chrono::milliseconds(1));  // another pool's threads, which wait awake, go to sleep
+  const Word* memory = memory_.get();
+  const auto start = Clock::now();
+  pool_.parallel_for(kWords, 1 << 14, [&](int64_t begin, int64_t end, int thread) {
+    Word sum[4] = {};
+    for (int64_t i = begin; i < end; i += 4) {
+      for (int j = 0; j < 4; ++j) sum[j] += memory[i + j];
+    }
+    sums_[static_cast<size_t>(thread)] += sum[0] + sum[1] + sum[2] + sum[3];
+  });
+  const double rate = static_cast<double>(kWords * sizeof(Word)) / seconds_since(start);
+  std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  return rate;
 }
 
 nlohmann::ordered_json run_bench(EdgeModel& model, const BenchOptions& options) {
@@ -75,14 +80,16 @@ nlohmann::ordered_json run_bench(EdgeModel& model, const BenchOptions& options) 
     tokens.push_back(static_cast<TokenId>(rng.below(static_cast<uint64_t>(model.config().vocab_size))));
   }
   const auto prompt = std::span(tokens).first(static_cast<size_t>(options.prompt));
-  std::vector<double> prompt_rates, decode_rates, latencies, token_joules;
+  std::vector<double> prompt_rates, decode_rates, latencies, token_joules, bandwidths;
+  std::optional<ReadBandwidth> memory;
+  double peak_rss = 0;
   for (int64_t repetition = -1; repetition < options.repetitions;
        ++repetition) {  // the first one warms caches and pages
     cache.set_length(0);
     auto start = Clock::now();
     model.forward().prompt(prompt, cache);
     const double prompt_seconds = seconds_since(start);
-    double decode_seconds = 0;
+    double decode_seconds = 0, other_joules = 0;
     const EnergyMeter energy;
     for (int64_t i = 0; i < options.generate; ++i) {
       throw_if_interrupted();
@@ -90,29 +97,41 @@ nlohmann::ordered_json run_bench(EdgeModel& model, const BenchOptions& options) 
       model.forward().decode(tokens[static_cast<size_t>(options.prompt + i)], cache);
       const double latency = seconds_since(start);
       decode_seconds += latency;
-      if (repetition >= 0) latencies.push_back(latency * 1e3);
+      if (repetition < 0) continue;
+      latencies.push_back(latency * 1e3);
+      if (i % kTokensAPass != 0) continue;
+      const double before = energy.joules();
+      bandwidths.push_back(memory->measure());
+      other_joules += energy.joules() - before;
     }
-    if (repetition < 0) continue;
-    if (energy.readable()) token_joules.push_back(energy.joules() / static_cast<double>(options.generate));
+    if (repetition < 0) {
+      peak_rss = static_cast<double>(peak_rss_bytes());  // what follows allocates nothing but the next line's 256 MB
+      memory.emplace(model.threads());
+      continue;
+    }
+    if (energy.readable())
+      token_joules.push_back((energy.joules() - other_joules) / static_cast<double>(options.generate));
     prompt_rates.push_back(static_cast<double>(options.prompt) / prompt_seconds);
     decode_rates.push_back(static_cast<double>(options.generate) / decode_seconds);
   }
-  const double peak_rss = static_cast<double>(peak_rss_bytes());  // before the 256 MB that the next line takes
-  const double bandwidth = [&] {
-    ThreadPool pool(model.threads());
-    return read_bandwidth(pool);
-  }();
   // A decoded token reads every weight and, on average, the cache of the prompt and half of the answer.
   const double kv_bytes = static_cast<double>(cache.bytes_per_position()) *
                           (static_cast<double>(options.prompt) + static_cast<double>(options.generate) / 2);
   const double bytes = static_cast<double>(model.weights().bytes_per_token()) + kv_bytes;
-  const double decode_rate = percentile(decode_rates, 0.5);
+  const double decode_rate = percentile(decode_rates, 0.5), bandwidth = percentile(bandwidths, 0.5);
+  const size_t passes = bandwidths.size() / decode_rates.size();
+  std::vector<double> shares;  // of the bandwidth in the same repetition
+  for (size_t i = 0; i < decode_rates.size(); ++i) {
+    const auto first = bandwidths.begin() + static_cast<ptrdiff_t>(i * passes);
+    shares.push_back(decode_rates[i] * bytes / percentile({first, first + static_cast<ptrdiff_t>(passes)}, 0.5));
+  }
   nlohmann::ordered_json result{
       {"model", model.package().path.filename().string()},
       {"processor", cpu_name()},
       {"isa", kernels::kernels().name},
       {"activations", model.forward().mode() == ActivationMode::kFast ? "8-bit" : "16-bit"},
       {"kv_cache", cache.layout().type == kernels::KvType::kByte ? "8-bit" : "16-bit"},
+      {"weights", model.weights().arena ? "repacked" : "mapped"},
       {"threads", model.threads()},
       {"prompt", options.prompt},
       {"generate", options.generate},
@@ -128,7 +147,8 @@ nlohmann::ordered_json run_bench(EdgeModel& model, const BenchOptions& options) 
       {"bytes_per_token", static_cast<int64_t>(bytes)},
       {"decode_gb_per_s", decode_rate * bytes / 1e9},
       {"memory_gb_per_s", bandwidth / 1e9},
-      {"bandwidth_share", decode_rate * bytes / bandwidth},
+      {"memory_gb_per_s_range", {{"min", percentile(bandwidths, 0) / 1e9}, {"max", percentile(bandwidths, 1) / 1e9}}},
+      {"bandwidth_share", percentile(shares, 0.5)},
       {"file_mb", static_cast<double>(model_bytes(model.package().path)) / 1e6},
       {"kv_cache_mb", static_cast<double>(cache.bytes_per_position()) * static_cast<double>(cache.length()) / 1e6},
       {"peak_rss_mb", peak_rss / 1e6}};

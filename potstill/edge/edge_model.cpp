@@ -8,7 +8,7 @@
 #include "potstill/base/check.h"
 #include "potstill/base/error.h"
 #include "potstill/base/machine.h"
-#include "potstill/edge/huge_pages.h"
+#include "potstill/edge/repack.h"
 #include "potstill/edge/stop_strings.h"
 #include "potstill/formats/gguf_checkpoint.h"
 #include "potstill/lm/request_tokens.h"
@@ -62,9 +62,9 @@ EdgeModel::EdgeModel(const std::filesystem::path& path, const EdgeOptions& optio
       cache_(weights_.config, context_length(options.context, weights_.config), options.kv_cache),
       stop_ids_(stop_token_ids(package_)),
       schemas_(*package_.tokenizer, weights_.config.vocab_size, stop_ids_) {
-  if (options.huge_pages == HugePages::kYes ||
-      (options.huge_pages == HugePages::kWhereTheyPay && huge_pages_pay(weights_.bytes_per_token()))) {
-    move_to_huge_pages(weights_, pool_);
+  if (options.repack == Repack::kYes ||
+      (options.repack == Repack::kWhereItPays && repacking_pays(weights_.bytes_per_token()))) {
+    repack(weights_, pool_);
   }
   if (package_.tokenizer->size() > weights_.config.vocab_size) {
     throw Error(ErrorKind::kFormat, path.string(),
@@ -94,8 +94,8 @@ GenerateResult EdgeModel::generate_one(const GenerateRequest& request, Reuse reu
                 fmt::format("is {} but must not be negative", request.max_new_tokens));
   }
   Sampler sampler(request.sampling);
-  const Tokenizer& tokenizer = *package_.tokenizer;
   auto constraint = schemas_.constraint(request.json_schema);
+  const Tokenizer& tokenizer = *package_.tokenizer;
   auto context =
       prompt_tokens(tokenizer, package_.chat_template, request.messages, request.prompt, request.answer_prefix);
   GenerateResult result;
@@ -110,8 +110,8 @@ GenerateResult EdgeModel::generate_one(const GenerateRequest& request, Reuse reu
     result.text += piece;
     if (!piece.empty() && on_text) wanted = on_text(piece);
   };
-  auto logits = run_prompt(context, reuse);
   const size_t num_prompt = context.size();
+  auto logits = run_prompt(context, reuse);
   for (;;) {
     const TokenId id = constraint ? sample_constrained(sampler, logits, context, num_prompt, *constraint)
                                   : sampler.sample(logits, context, num_prompt);
@@ -126,12 +126,12 @@ GenerateResult EdgeModel::generate_one(const GenerateRequest& request, Reuse reu
       result.finish = FinishReason::kStop;
       return result;
     }
-    if (static_cast<int64_t>(result.tokens.size()) == request.max_new_tokens || cache_.length() == cache_.capacity())
     if (constraint) constraint->accept(id);
     if (constraint && constraint->finished()) {
       result.finish = FinishReason::kStop;
       break;
     }
+    if (static_cast<int64_t>(result.tokens.size()) == request.max_new_tokens || cache_.length() == cache_.capacity())
       break;
     logits = forward_.decode(id, cache_);
     cached_.push_back(id);

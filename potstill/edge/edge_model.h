@@ -18,13 +18,13 @@
 
 namespace potstill::edge {
 
-enum class HugePages { kNo, kYes, kWhereTheyPay };  // see huge_pages.h
+enum class Repack { kNo, kYes, kWhereItPays };  // see repack.h
 
 struct EdgeOptions {
   int threads = 0;      // 0 = one a CPU
   int64_t context = 0;  // positions; 0 = the model's own maximum
   ActivationMode activations = ActivationMode::kExact;
-  HugePages huge_pages = HugePages::kNo;
+  Repack repack = Repack::kNo;
   kernels::KvType kv_cache = kernels::KvType::kHalf;
 };
 

@@ -39,7 +39,7 @@ struct EdgeWeights {
   std::vector<float> inverse_frequencies;  // [Dh / 2], scaled for long contexts
   kernels::RopeOrder rope_order = kernels::RopeOrder::kHalves;
   std::vector<std::unique_ptr<std::byte[]>> copies;  // what no file holds in a form that the products read
-  std::unique_ptr<std::byte, WeightArena> arena;     // of move_to_huge_pages
+  std::unique_ptr<std::byte, WeightArena> arena;     // of repack()
 
   // Bytes that decoding one token reads: every weight once, of the embedding one row unless it is the head too.
   uint64_t bytes_per_token() const;

@@ -1,5 +1,8 @@
 #include "potstill/edge/thread_pool.h"
 
+#include <pthread.h>
+#include <sched.h>
+
 #include <algorithm>
 #include <bit>
 
@@ -57,6 +60,26 @@ bool wait_briefly(const Done& done, Fetcher fetcher) {
 uint32_t number_of(uint64_t state) { return static_cast<uint32_t>(state >> 32); }
 uint32_t pieces_of(uint64_t state) { return static_cast<uint32_t>(state); }
 
+// The CPUs that this thread may use, if they are as many as num_threads; else none.
+std::vector<int> cpus_to_hold(int num_threads) {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  std::vector<int> cpus;
+  if (::sched_getaffinity(0, sizeof(set), &set) != 0 || CPU_COUNT(&set) != num_threads) return cpus;
+  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+    if (CPU_ISSET(cpu, &set)) cpus.push_back(cpu);
+  }
+  return cpus;
+}
+
+// A system that refuses leaves the thread free, which costs time alone.
+void hold_to(std::thread& thread, int cpu) {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  CPU_SET(cpu, &set);
+  ::pthread_setaffinity_np(thread.native_handle(), sizeof(set), &set);
+}
+
 // The thread's own pieces [first, last), front to back, then whatever is left, from the back.
 uint32_t choose_piece(uint32_t left, int pieces, int thread, int num_threads) {
   const int first = pieces * thread / num_threads, last = pieces * (thread + 1) / num_threads;
@@ -68,7 +91,11 @@ uint32_t choose_piece(uint32_t left, int pieces, int thread, int num_threads) {
 
 ThreadPool::ThreadPool(int num_threads) {
   POTSTILL_CHECK(num_threads >= 1 && num_threads <= kMostThreads);
-  for (int thread = 1; thread < num_threads; ++thread) workers_.emplace_back([this, thread] { worker(thread); });
+  const auto cpus = cpus_to_hold(num_threads);
+  for (int thread = 1; thread < num_threads; ++thread) {
+    workers_.emplace_back([this, thread] { worker(thread); });
+    if (!cpus.empty()) hold_to(workers_.back(), cpus[static_cast<size_t>(thread)]);
+  }
 }
 
 ThreadPool::~ThreadPool() {

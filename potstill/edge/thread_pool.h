@@ -22,7 +22,9 @@ class ThreadPool {
  public:
   static constexpr int kMostThreads = 32;  // pieces of a work are bits of a word
 
-  // The calling thread is one of them; num_threads in [1, kMostThreads].
+  // The calling thread is one of them; num_threads in [1, kMostThreads]. Where the threads are as many as the CPUs that
+  // the process may use, each of the others is held to a CPU of its own: none is moved while it works. Fewer threads
+  // stay free, for another program's may be held to the same first CPUs.
   explicit ThreadPool(int num_threads);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;

@@ -50,9 +50,14 @@ const uint8_t* codes_of(const std::byte* block) {
 }
 
 template <class Format>
-void dequantize_blocks(const std::byte* row, int64_t cols, float* out) {
-  for (int64_t b = 0; b < cols / kBlock; ++b) {
-    const std::byte* block = row + b * Format::kBytes;
+void dequantize_blocks(const MatrixView& weight, int64_t row, float* out) {
+  const int64_t num_blocks = weight.cols / kBlock, lane = row % LaneGroup<Format>::kRows;
+  const bool in_lanes = weight.order == RowOrder::kLanes;
+  const std::byte* data = weight.row(in_lanes ? row - lane : row);
+  for (int64_t b = 0; b < num_blocks; ++b) {
+    std::byte gathered[Format::kBytes];
+    if (in_lanes) LaneGroup<Format>(data, num_blocks).gather(b, lane, gathered);
+    const std::byte* block = in_lanes ? gathered : data + b * Format::kBytes;
     const float d = half_to_float(load_u16(block));
     const float m = Format::kHasMin ? half_to_float(load_u16(block + 2)) : 0.0f;
     const uint8_t* qs = codes_of<Format>(block);
@@ -85,11 +90,11 @@ void dequantize_row(const MatrixView& weight, int64_t row, float* out) {
     case DType::kBF16:
       return dequantize_floats<BF16Row>(data, weight.cols, out);
     case DType::kQ4_0:
-      return dequantize_blocks<Q4_0>(data, weight.cols, out);
+      return dequantize_blocks<Q4_0>(weight, row, out);
     case DType::kQ4_1:
-      return dequantize_blocks<Q4_1>(data, weight.cols, out);
+      return dequantize_blocks<Q4_1>(weight, row, out);
     case DType::kQ8_0:
-      return dequantize_blocks<Q8_0>(data, weight.cols, out);
+      return dequantize_blocks<Q8_0>(weight, row, out);
     default:
       __builtin_unreachable();
   }

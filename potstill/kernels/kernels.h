@@ -38,6 +38,7 @@ size_t matmul_scratch_bytes();     // what matmul() needs, 64-byte aligned
 
 struct KernelTable {
   const char* name;  // "portable", "neon", "avx2", "avx512"
+  bool reads_lanes;  // takes weights in RowOrder::kLanes; of those, groups of rows are never cut
 
   // y[(t - token_begin) * y_stride + r - row_begin] = Σ_k weight[r, k] x[t, k] for rows [row_begin, row_end) and tokens
   // [token_begin, token_end) of x, straight from the file's bytes: for one token or a few. With `add` the sums are

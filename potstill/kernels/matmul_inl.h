@@ -84,6 +84,30 @@ void unpack_strip(const MatrixView& weight, int64_t row, int64_t num_rows, int64
   }
 }
 
+// The same of a group of rows that lies in lanes: its words are a tile's already.
+template <class Format>
+void unpack_group(const MatrixView& weight, int64_t row, int64_t first, int64_t num_blocks, const Strip& strip) {
+  constexpr uint32_t kFlip = kQ8Offset == 0 ? 0 : 0x80808080;
+  const LaneGroup<Format> group(weight.row(row), weight.cols / kBlock);
+  for (int64_t b = 0; b < num_blocks; ++b) {
+    store(strip.scales + b * kStripRows, load_half(reinterpret_cast<const uint16_t*>(group.scales_of(first + b))));
+    if constexpr (Format::kHasMin) {
+      store(strip.minima + b * kStripRows, load_half(reinterpret_cast<const uint16_t*>(group.minima_of(first + b))));
+    }
+    const auto* codes = reinterpret_cast<const uint8_t*>(group.codes_of(first + b));
+    uint8_t* out = strip.codes + b * kBlock * kStripRows;
+    for (int64_t i = 0; i < LaneGroup<Format>::kWords * 4 * kStripRows; i += 16) {
+      const Words words = load_words(codes + i);
+      const Words low = Format::kFourBits ? words & 0x0f0f0f0f : words ^ kFlip;
+      std::memcpy(out + i, &low, sizeof(low));
+      if constexpr (Format::kFourBits) {
+        const Words high = (words >> 4) & 0x0f0f0f0f;
+        std::memcpy(out + 16 * kStripRows + i, &high, sizeof(high));
+      }
+    }
+  }
+}
+
 // strip.floats [num_cols, 16] = columns [col, col + num_cols), transposed.
 template <class Row>
 void transpose_strip(const MatrixView& weight, int64_t row, int64_t num_rows, int64_t col, int64_t num_cols,
@@ -238,7 +262,9 @@ void multiply_tile(const MatrixView& weight, int64_t row, int64_t num_rows, cons
   for (int64_t b = 0; b < blocks; b += kChunkBlocks) {
     const int64_t num_blocks = blocks - b < kChunkBlocks ? blocks - b : kChunkBlocks;
     for (int s = 0; s < kStrips; ++s) {
-      unpack_strip<Format>(weight, row + s * kStripRows, out[s].num_rows, b, num_blocks, strips[s]);
+      weight.order == RowOrder::kLanes
+          ? unpack_group<Format>(weight, row + s * kStripRows, b, num_blocks, strips[s])
+          : unpack_strip<Format>(weight, row + s * kStripRows, out[s].num_rows, b, num_blocks, strips[s]);
     }
     for_token_groups<kExact ? kTileTokens : kFastTileTokens>(work.num_tokens, [&]<int n>(int64_t t) {
       const int64_t token = work.token_begin + t, codes = token * weight.cols + b * kBlock, scales = token * blocks + b;

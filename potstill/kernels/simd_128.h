@@ -9,6 +9,7 @@
 #include <cstring>
 
 #include "potstill/base/dtype.h"
+#include "potstill/kernels/lane_group_inl.h"
 #include "potstill/kernels/matrix.h"
 #ifdef POTSTILL_NEON_DOTPROD
 #include <arm_neon.h>

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "potstill/kernels/lane_group_inl.h"
 #include "potstill/kernels/matrix.h"
 
 namespace potstill::kernels {
@@ -162,6 +163,13 @@ struct RowBlocks {
     const __m128i a = load_four_heads(p, stride), b = load_four_heads(p + 4 * stride, stride);
     scales = _mm256_cvtph_ps(_mm_unpacklo_epi64(a, b));
     minima = Format::kHasMin ? _mm256_cvtph_ps(_mm_unpackhi_epi64(a, b)) : _mm256_setzero_ps();
+  }
+  // The same of a group that lies in lanes, its first or second eight rows.
+  RowBlocks(const LaneGroup<Format>& group, int64_t block, int half) {
+    for (int j = 0; j < (Format::kFourBits ? 4 : 8); ++j)
+      words[j] = load_256(group.codes_of(block) + 64 * j + 32 * half);
+    scales = _mm256_cvtph_ps(load_128(group.scales_of(block) + 16 * half));
+    minima = Format::kHasMin ? _mm256_cvtph_ps(load_128(group.minima_of(block) + 16 * half)) : _mm256_setzero_ps();
   }
   // total[t] += the products with token t.
   template <bool kExact, int kTokens, class Block>

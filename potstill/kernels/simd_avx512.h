@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "potstill/kernels/lane_group_inl.h"
 #include "potstill/kernels/matrix.h"
 
 namespace potstill::kernels {
@@ -138,6 +139,15 @@ struct RowBlocks {
     scales = halves(_mm_unpacklo_epi64(heads[0], heads[1]), _mm_unpacklo_epi64(heads[2], heads[3]));
     minima = Format::kHasMin ? halves(_mm_unpackhi_epi64(heads[0], heads[1]), _mm_unpackhi_epi64(heads[2], heads[3]))
                              : _mm512_setzero_ps();
+  }
+  // The same of a group that lies in lanes.
+  RowBlocks(const LaneGroup<Format>& group, int64_t block, int) {
+    for (int j = 0; j < (Format::kFourBits ? 4 : 8); ++j) {
+      words[j] = _mm512_loadu_si512(group.codes_of(block) + 64 * j);
+      if constexpr (!Format::kFourBits) words[j] = _mm512_xor_si512(words[j], _mm512_set1_epi8(-128));
+    }
+    scales = load_half(reinterpret_cast<const uint16_t*>(group.scales_of(block)));
+    minima = Format::kHasMin ? load_half(reinterpret_cast<const uint16_t*>(group.minima_of(block))) : zero();
   }
   // total[t] += the products with token t.
   template <bool kExact, int kTokens, class Block>

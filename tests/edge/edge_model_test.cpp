@@ -11,6 +11,7 @@
 
 #include "potstill/base/error.h"
 #include "potstill/base/jsonl.h"
+#include "potstill/kernels/lane_order.h"
 
 namespace potstill::edge {
 namespace {
@@ -115,11 +116,14 @@ TEST_P(FamilyTest, AStepOfSeveralSequencesEqualsEachAlone) {
   EXPECT_EQ(alone, together);
 }
 
-TEST_P(FamilyTest, HugePagesChangeNoBit) {
-  EdgeModel mapped(tiny(GetParam()), {.threads = 2}),
-      copied(tiny(GetParam()), {.threads = 2, .huge_pages = HugePages::kYes});
+TEST_P(FamilyTest, RepackingChangesNoBit) {
+  EdgeModel mapped(tiny(GetParam()), {.threads = 2}), copied(tiny(GetParam()), {.threads = 2, .repack = Repack::kYes});
   const std::vector<TokenId> tokens{5, 77, 200, 31, 8, 90, 250, 13};
   EXPECT_NE(mapped.weights().embedding.data, copied.weights().embedding.data);
+  const auto& weight = mapped.weights().layers[0].q_proj.weight;
+  const bool to_lanes = kernels::kernels().reads_lanes && kernels::fits_lanes(weight);
+  EXPECT_EQ(copied.weights().layers[0].q_proj.weight.order == kernels::RowOrder::kLanes, to_lanes);
+  EXPECT_TRUE(weight.dtype != DType::kQ4_0 || kernels::fits_lanes(weight));  // some family has what is turned
   EXPECT_EQ(all_logits(mapped, tokens, true), all_logits(copied, tokens, true));
   EXPECT_EQ(all_logits(mapped, tokens, false), all_logits(copied, tokens, false));
 }
@@ -212,10 +216,6 @@ TEST(EdgeModel, StreamsExactlyTheTextThatItReturnsAndStopsWhenTold) {
   EXPECT_EQ(cut.finish, FinishReason::kStop);
 }
 
-TEST(EdgeModel, ScoreIsTheSumOfTheContinuationsLogProbabilities) {
-  EdgeModel model(tiny("qwen3"), {.threads = 2});
-  const ScoreRequest requests[] = {{"ab", "cd"}, {"ab", "ce"}, {"ab ", "cd"}, {"", "ab"}};
-  const auto scores = model.score(requests);
 TEST(EdgeModel, AnswersInJsonWhereASchemaIsGiven) {
   EdgeModel model(tiny("llama"), {.threads = 2});
   GenerateRequest request;
@@ -243,6 +243,10 @@ TEST(EdgeModel, AnswersInJsonWhereASchemaIsGiven) {
   EXPECT_THROW(model.generate_streaming(request, {}), Error);
 }
 
+TEST(EdgeModel, ScoreIsTheSumOfTheContinuationsLogProbabilities) {
+  EdgeModel model(tiny("qwen3"), {.threads = 2});
+  const ScoreRequest requests[] = {{"ab", "cd"}, {"ab", "ce"}, {"ab ", "cd"}, {"", "ab"}};
+  const auto scores = model.score(requests);
   const auto tokens = model.package().tokenizer->encode("abcd");
   ASSERT_EQ(tokens.size(), 4u);
   const auto logits = all_logits(model, tokens, true);

@@ -12,6 +12,7 @@
 
 #include "potstill/base/error.h"
 #include "potstill/kernels/kernels_ref.h"
+#include "potstill/kernels/lane_order.h"
 
 namespace potstill::kernels {
 namespace {
@@ -114,6 +115,46 @@ TEST_P(KernelTest, MatvecDoesNotDependOnHowTokensAndRowsAreCut) {
       }
     }
     EXPECT_EQ(whole, pieces) << dtype_name(dtype);
+  }
+}
+
+// Every function that reads weights gives the same bits whichever order they lie in.
+TEST_P(KernelTest, RowsSideBySideChangeNoBit) {
+  if (!table().reads_lanes) GTEST_SKIP() << table().name << " reads the file's order alone";
+  constexpr int64_t kRows = 80, kTokens = 7;
+  const Scratch scratch;
+  for (const DType dtype : {DType::kQ4_0, DType::kQ4_1, DType::kQ8_0}) {
+    for (const int64_t cols : widths(dtype)) {
+      const auto weight = random_weight(dtype, kRows, cols, /*seed=*/1, /*misalign=*/2);
+      ASSERT_TRUE(fits_lanes(weight.view));
+      std::vector<std::byte> bytes(static_cast<size_t>(kRows) * weight.view.row_bytes);
+      put_into_lanes(weight.view, 0, 2, bytes.data());
+      put_into_lanes(weight.view, 2, kRows / kLaneGroup, bytes.data() + 2 * kLaneGroup * weight.view.row_bytes);
+      MatrixView lanes = weight.view;
+      lanes.data = bytes.data();
+      lanes.order = RowOrder::kLanes;
+      std::vector<float> row(static_cast<size_t>(cols)), lane_row(row);
+      for (int64_t r = 0; r < kRows; ++r) {
+        table().dequantize_row(weight.view, r, row.data());
+        table().dequantize_row(lanes, r, lane_row.data());
+        ASSERT_EQ(row, lane_row) << dtype_name(dtype) << " row " << r;
+      }
+      for (const bool fast : {false, true}) {
+        const OwnedActivations x(table(), kTokens, cols, fast, /*seed=*/2);
+        std::vector<float> y(kRows * kTokens, 1.0f), lane_y(y);
+        const auto same = [&](const char* product) {
+          EXPECT_EQ(y, lane_y) << product << " " << dtype_name(dtype) << " [80, " << cols << "]"
+                               << (fast ? " fast" : "");
+        };
+        table().matvec(weight.view, 0, kRows, x.view, 0, kTokens, true, y.data(), kRows);
+        table().matvec(lanes, 0, 32, x.view, 0, kTokens, true, lane_y.data(), kRows);
+        table().matvec(lanes, 32, kRows, x.view, 0, kTokens, true, lane_y.data() + 32, kRows);
+        same("matvec");
+        table().matmul(weight.view, 0, kRows, x.view, 0, kTokens, false, y.data(), kRows, scratch.data());
+        table().matmul(lanes, 0, kRows, x.view, 0, kTokens, false, lane_y.data(), kRows, scratch.data());
+        same("matmul");
+      }
+    }
   }
 }
 

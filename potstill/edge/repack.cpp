@@ -1,4 +1,4 @@
-#include "potstill/edge/huge_pages.h"
+#include "potstill/edge/repack.h"
 
 #include <sys/mman.h>
 #include <unistd.h>
@@ -13,6 +13,8 @@
 #include "potstill/base/error.h"
 #include "potstill/base/log.h"
 #include "potstill/base/machine.h"
+#include "potstill/kernels/kernels.h"
+#include "potstill/kernels/lane_order.h"
 
 namespace potstill::edge {
 namespace {
@@ -46,39 +48,57 @@ void release(const std::byte* data, size_t bytes) {
 
 void WeightArena::operator()(std::byte* memory) const { ::munmap(memory, bytes); }
 
-bool huge_pages_pay(uint64_t weight_bytes) {
-  if (weight_bytes < uint64_t{1} << 30 || available_memory_bytes() < weight_bytes + weight_bytes / 4) return false;
+bool repacking_pays(uint64_t weight_bytes) {
+  if (available_memory_bytes() < weight_bytes + weight_bytes / 4) return false;
+  if (kernels::kernels().reads_lanes) return true;
   std::ifstream stream("/sys/kernel/mm/transparent_hugepage/enabled");
   std::string choice;
-  return std::getline(stream, choice) && choice.find("[never]") == std::string::npos;
+  return weight_bytes >= uint64_t{1} << 30 && std::getline(stream, choice) &&
+         choice.find("[never]") == std::string::npos;
 }
 
-void move_to_huge_pages(EdgeWeights& weights, ThreadPool& pool) {
-  if (!weights.copies.empty()) return;  // a folder's 4-bit weights are copies already
+namespace {
+
+// Moves a matrix to `out`, a few megabytes at a time: no more than that is there twice.
+void move_matrix(kernels::MatrixView& matrix, std::byte* out, ThreadPool& pool) {
+  const bool to_lanes = kernels::kernels().reads_lanes && kernels::fits_lanes(matrix);
+  const int64_t rows_a_unit = to_lanes ? kernels::kLaneGroup : 1, num_units = matrix.rows / rows_a_unit;
+  const size_t unit_bytes = static_cast<size_t>(rows_a_unit) * matrix.row_bytes;
+  const auto units_a_chunk = static_cast<int64_t>(std::max<size_t>(1, 8 * kHugePage / unit_bytes));
+  for (int64_t first = 0; first < num_units; first += units_a_chunk) {
+    const int64_t count = std::min(units_a_chunk, num_units - first);
+    const std::byte* data = matrix.data + static_cast<size_t>(first) * unit_bytes;
+    pool.parallel_for(count, 1, [&](int64_t begin, int64_t end, int) {
+      std::byte* to = out + static_cast<size_t>(first + begin) * unit_bytes;
+      if (to_lanes) return kernels::put_into_lanes(matrix, first + begin, first + end, to);
+      std::memcpy(to, data + static_cast<size_t>(begin) * unit_bytes, static_cast<size_t>(end - begin) * unit_bytes);
+    });
+    release(data, static_cast<size_t>(count) * unit_bytes);
+  }
+  matrix.data = out;
+  if (to_lanes) matrix.order = kernels::RowOrder::kLanes;
+}
+
+}  // namespace
+
+void repack(EdgeWeights& weights, ThreadPool& pool) {
   const bool tied = weights.head.data == weights.embedding.data;
   const auto matrices = matrices_of(weights);
   size_t total = kHugePage;
   for (const auto* matrix : matrices) total += round_up<size_t>(bytes_of(*matrix), 64);
   void* memory = ::mmap(nullptr, total, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED) {
-    throw Error(ErrorKind::kMemory, "--huge-pages", "cannot have " + format_bytes(total) + " for the weights",
-                "leave the option out: the file is then used where it lies");
+    throw Error(ErrorKind::kMemory, "--repack", "cannot have " + format_bytes(total) + " for the weights",
+                "--no-repack uses the file where it lies");
   }
   ::madvise(memory, total, MADV_HUGEPAGE);
   weights.arena = {static_cast<std::byte*>(memory), WeightArena{total}};
   auto* out = reinterpret_cast<std::byte*>(round_up(reinterpret_cast<uintptr_t>(memory), uintptr_t{kHugePage}));
   for (auto* matrix : matrices) {
-    const std::byte* data = matrix->data;
-    const size_t bytes = bytes_of(*matrix);
-    for (size_t at = 0; at < bytes; at += 8 * kHugePage) {  // both copies of no more than this much at a time
-      const size_t chunk = std::min(8 * kHugePage, bytes - at);
-      pool.parallel_for(static_cast<int64_t>(chunk), int64_t{1} << 20, [&](int64_t begin, int64_t end, int) {
-        std::memcpy(out + at + begin, data + at + begin, static_cast<size_t>(end - begin));
-      });
-      release(data + at, chunk);
-    }
-    matrix->data = out;
-    out += round_up<size_t>(bytes, 64);
+    const std::byte* before = matrix->data;
+    move_matrix(*matrix, out, pool);
+    std::erase_if(weights.copies, [before](const auto& copy) { return copy.get() == before; });
+    out += round_up<size_t>(bytes_of(*matrix), 64);
   }
   if (tied) weights.head = weights.embedding;
 }

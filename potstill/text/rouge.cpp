@@ -4,6 +4,7 @@
 #include <bit>
 #include <cmath>
 #include <numeric>
+#include <span>
 
 namespace potstill {
 namespace {
@@ -127,21 +128,39 @@ RougePool::Words RougePool::known_words(std::string_view text) const {
 
 // Prefix filter (Chaudhuri, Ganti and Kaushik, "A primitive operator for similarity joins", 2006). F = 2 L / (m + n) of
 // at least t needs L >= t (m + n) / 2 and, as L <= n, n >= t m / (2 - t): so at least c = t m / (2 - t) of the m words
-// are common, and of any m - c + 1 of them one is. Words get their numbers as they first appear, so high numbers are
-// mostly rare: the m - c + 1 highest have the shortest lists.
+// are common, and of any m - c + k of them k are. Words get their numbers as they first appear, so high numbers are
+// mostly rare: the highest have the shortest lists. k grows from 1 while that at most doubles the entries to count, as
+// every unit spares most of the texts their comparison.
 std::vector<uint32_t> RougePool::candidates(const Words& sorted, double score) const {
   std::vector<uint32_t> found;
   const auto m = static_cast<double>(sorted.size());
   constexpr double kRounding = 1e-9;  // F itself is rounded
   const auto common = static_cast<size_t>(std::max(1.0, std::ceil(score * m / (2 - score) - kRounding * m)));
   if (sorted.size() < common) return found;
-  for (size_t i = common - 1; i < sorted.size(); ++i) {
-    if (sorted[i] == UINT32_MAX || (i >= common && sorted[i] == sorted[i - 1])) continue;
-    const auto& texts = texts_with_[sorted[i]];
-    found.insert(found.end(), texts.begin(), texts.end());
+  const auto texts_with = [&](size_t i) -> std::span<const uint32_t> {
+    if (sorted[i] == UINT32_MAX || (i + 1 < sorted.size() && sorted[i + 1] == sorted[i])) return {};
+    return texts_with_[sorted[i]];
+  };
+  size_t first = common - 1, needed = 1, entries = 0;
+  for (size_t i = first; i < sorted.size(); ++i) entries += texts_with(i).size();
+  for (const size_t most = 2 * entries; needed < common; --first, ++needed) {
+    entries += texts_with(first - 1).size();
+    if (entries > most) break;
   }
-  std::sort(found.begin(), found.end());
-  found.erase(std::unique(found.begin(), found.end()), found.end());
+  // A word that stands r times in these may be r of the common ones.
+  std::vector<uint16_t> count(texts_.size());
+  size_t repeats = 0;
+  for (size_t i = first; i < sorted.size(); ++i) {
+    repeats = i > first && sorted[i] == sorted[i - 1] ? repeats + 1 : 1;
+    const size_t step = std::min(repeats, needed);
+    for (const uint32_t text : texts_with(i)) {
+      count[text] = static_cast<uint16_t>(std::min<size_t>(count[text] + step, UINT16_MAX));
+    }
+  }
+  const size_t least = std::min<size_t>(needed, UINT16_MAX);
+  for (size_t text = 0; text < count.size(); ++text) {
+    if (count[text] >= least) found.push_back(static_cast<uint32_t>(text));
+  }
   return found;
 }
 

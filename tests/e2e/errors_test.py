@@ -8,6 +8,7 @@ import os
 import pathlib
 import re
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -126,6 +127,12 @@ def cases(potstill, edge, model, work):
             yield Case("disk full", [potstill, "prune", "--model", model, "--keep", "0,1,2,3,4", "--out", disk / "child"], 4,
                        r"No space left on device\n  hint: free some space")
             assert not (disk / "child").exists(), "a half-written child stands under its final name"
+            for left in disk.iterdir():
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+            # some twenty layers fit before the disk is full
+            yield Case("disk full in quantization", [potstill, "quantize", "--model", model, "--dequantize", "--method", "rtn", "--out", disk / "q"], 4,
+                       r"No space left on device\n  hint: free some space")
+            assert not (disk / "q").exists(), "a half-written model stands under its final name"
         finally:
             subprocess.check_call(["umount", "-l", disk])
     else:

@@ -1,6 +1,7 @@
 """potstill's batch generation beside transformers.generate: the requests that synth makes, sixteen at a time, greedy.
 
-    .deps/interop/bin/python bench/generate/compare.py --bench build/release/bench/generate_bench --model MODEL.gguf
+    build/release/potstill export --model MODEL.gguf --format safetensors --out PLAIN
+    .deps/interop/bin/python bench/generate/compare.py --bench build/release/bench/generate_bench --model MODEL.gguf --plain PLAIN
 
 The requests are synth's own: a task's instruction, four examples and a topic or a question, of different lengths, answers up
 to 64 tokens that end with their line. transformers gets the same prompts in left-padded batches of 16 of the longest first
@@ -21,6 +22,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 parser = argparse.ArgumentParser()
 parser.add_argument("--bench", required=True)
 parser.add_argument("--model", required=True)
+parser.add_argument("--plain", required=True, help="the same model as safetensors: transformers would multiply GGUF's blocks as they are, slowly")
 parser.add_argument("--batch", type=int, default=16)
 parser.add_argument("--requests", type=int, default=96)
 parser.add_argument("--max-new-tokens", type=int, default=64)
@@ -47,8 +49,7 @@ for i, fact in enumerate(facts):
     requests.append({"prompt": prompt + f"Fact: {fact}\nQuestion: What does this tell us?\nAnswer:", "max_new_tokens": options.max_new_tokens,
                      "stop": ["\n"]})
 
-folder, name = os.path.split(options.model)
-tokenizer = transformers.AutoTokenizer.from_pretrained(folder, gguf_file=name)
+tokenizer = transformers.AutoTokenizer.from_pretrained(options.plain)
 tokenizer.padding_side = "left"
 tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
 models = {}
@@ -57,7 +58,7 @@ models = {}
 def peer(dtype):
     if dtype not in models:
         models[dtype] = transformers.AutoModelForCausalLM.from_pretrained(
-            folder, gguf_file=name, dtype={"fp32": torch.float32, "bf16": torch.bfloat16}[dtype]).eval()
+            options.plain, dtype={"fp32": torch.float32, "bf16": torch.bfloat16}[dtype]).eval()
     model = models[dtype]
     order = sorted(range(len(requests)), key=lambda i: -len(requests[i]["prompt"]))
     texts, tokens = [""] * len(requests), 0

@@ -54,7 +54,7 @@ void add_synth_command(CLI::App& app, GlobalOptions& global) {
   command->add_option("--task", options->inputs.task,
                       "task file, or the name of one: arc_easy, commonsense_qa, hellaswag, mmlu, mmlu_<subject>,\n"
                       "openbookqa, piqa, social_iqa, winogrande, open_qa, classification, extraction, summarization,\n"
-                      "documents, elementary_science");
+                      "documents, documents_small, elementary_science");
   command->add_option(
       "--teacher", options->inputs.teacher,
       "Hugging Face folder, GGUF file, or an OpenAI-compatible endpoint: https://host/v1 with --teacher-model;\n"

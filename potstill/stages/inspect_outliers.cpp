@@ -17,22 +17,6 @@ namespace {
 
 using nlohmann::ordered_json;
 
-ordered_json outliers_of(const ModelPackage& model, const InspectOutliersInputs& inputs, ordered_json& text) {
-  std::vector<std::vector<TokenId>> sequences;
-  if (!inputs.text.empty()) {
-    const int64_t count = std::max<int64_t>(1, inputs.tokens / inputs.sequence_length);
-    auto set = load_calibration(inputs.text, model, count, inputs.sequence_length, inputs.seed);
-    sequences = std::move(set.sequences);
-    text = set.summary;
-  }
-  LayerStreamOptions stream;
-  stream.device = compute_device(inputs.device);
-  stream.dtype = inputs.dtype == "auto" ? at::kFloat : compute_dtype(inputs.dtype, stream.device);
-  auto json = measure_outliers(model, sequences, stream).to_json();
-  json["path"] = model.path.string();
-  return json;
-}
-
 // Rows of both models by the same key, in the first one's order.
 std::vector<std::vector<const ordered_json*>> paired(const ordered_json& models, const char* list,
                                                      const std::function<std::string(const ordered_json&)>& key) {
@@ -58,10 +42,27 @@ std::string cells(const std::vector<const ordered_json*>& rows, const char* name
 
 }  // namespace
 
+ordered_json model_outliers(const ModelPackage& model, const InspectOutliersInputs& inputs, ordered_json& calibration) {
+  std::vector<std::vector<TokenId>> sequences;
+  if (!inputs.text.empty()) {
+    const int64_t count = std::max<int64_t>(1, inputs.tokens / inputs.sequence_length);
+    const CalibrationSource source{.path = inputs.text, .weight = 1.0, .plain = inputs.plain};
+    auto set = load_calibration(std::span(&source, 1), model, count, inputs.sequence_length, inputs.seed);
+    sequences = std::move(set.sequences);
+    calibration = set.summary;
+  }
+  LayerStreamOptions stream;
+  stream.device = compute_device(inputs.device);
+  stream.dtype = inputs.dtype == "auto" ? at::kFloat : compute_dtype(inputs.dtype, stream.device);
+  auto json = measure_outliers(model, sequences, stream).to_json();
+  json["path"] = model.path.string();
+  return json;
+}
+
 ordered_json inspect_outliers(const ModelPackage& model, const InspectOutliersInputs& inputs) {
   ordered_json text;
-  ordered_json models = ordered_json::array({outliers_of(model, inputs, text)});
-  if (!inputs.compare.empty()) models.push_back(outliers_of(open_model(inputs.compare), inputs, text));
+  ordered_json models = ordered_json::array({model_outliers(model, inputs, text)});
+  if (!inputs.compare.empty()) models.push_back(model_outliers(open_model(inputs.compare), inputs, text));
   return {{"text", inputs.text.string()}, {"calibration", text}, {"models", models}};
 }
 

@@ -13,12 +13,17 @@ namespace potstill {
 
 struct InspectOutliersInputs {
   std::filesystem::path text;     // plain text or .jsonl, as calibration takes it; empty: weights alone
+  bool plain = false;             // pairs in it without the chat template
   std::filesystem::path compare;  // a second model, read on the same text
   int64_t tokens = 8192;          // of the text
   int64_t sequence_length = 512;
   uint64_t seed = 0;
   std::string dtype = "auto", device = "auto";
 };
+
+// Of one model: {"activations": […], "weights": […], "path": …}; `calibration` gets what is told of the text.
+nlohmann::ordered_json model_outliers(const ModelPackage& model, const InspectOutliersInputs& inputs,
+                                      nlohmann::ordered_json& calibration);
 
 // {"text": …, "models": [{"path": …, "activations": […], "weights": […]}]}; one model, or two.
 nlohmann::ordered_json inspect_outliers(const ModelPackage& model, const InspectOutliersInputs& inputs);

@@ -17,6 +17,7 @@
 #include "potstill/stages/evaluate_stage.h"
 #include "potstill/stages/export_stage.h"
 #include "potstill/stages/merge_stage.h"
+#include "potstill/stages/outliers_stage.h"
 #include "potstill/stages/preflight.h"
 #include "potstill/stages/prune_stage.h"
 #include "potstill/stages/quantize_stage.h"
@@ -58,10 +59,11 @@ class Pipeline {
   void baseline_gptq();
   void export_gguf();
   void evaluate();
+  void outliers();
   void report();
 
   // THE MAIN PATH.
-  static constexpr std::array<Step, 12> kSteps{{
+  static constexpr std::array<Step, 13> kSteps{{
       {"prune", &Pipeline::prune},                  // the student S1, a child of a bigger model (where the recipe asks)
       {"synth", &Pipeline::synth},                  // T1 writes D_gen (unless the recipe brings its own pairs)
       {"teach", &Pipeline::teach},                  // T2's distributions on D_gen, once, for every training run
@@ -73,6 +75,7 @@ class Pipeline {
       {"baseline-gptq", &Pipeline::baseline_gptq},  // S1 by GPTQ alone
       {"export", &Pipeline::export_gguf},           // the file for the small machine
       {"evaluate", &Pipeline::evaluate},            // all of them side by side
+      {"outliers", &Pipeline::outliers},            // of S1, S' and S''
       {"report", &Pipeline::report},
   }};
 
@@ -233,6 +236,16 @@ void Pipeline::evaluate() {
                         .device = recipe_.top.device};
   make("evaluate", evaluate_key(inputs, config, recipe_.data, seed()),
        [&](ArtifactWriter& out) { run_evaluate_stage(inputs, config, recipe_.data, out); });
+}
+
+void Pipeline::outliers() {
+  const OutliersInputs inputs{.models = {{"S1", student()},
+                                         {"S' (distilled)", folder("merge")},
+                                         {"S'' (distilled, 4 bits)", folder("quantize")}},
+                              .text = pairs(),
+                              .plain = recipe_.data.rendering == "plain",
+                              .device = recipe_.top.device};
+  make("outliers", outliers_key(inputs, seed()), [&](ArtifactWriter& out) { run_outliers_stage(inputs, out); });
 }
 
 void Pipeline::report() {

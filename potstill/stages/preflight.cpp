@@ -162,6 +162,7 @@ std::vector<StageEstimate> estimate_stages(const Recipe& recipe, const ModelConf
       2 * 4 * all_layers(student) * calibration);
   add("export", 8 * student_parameters, four_bits + head_parameters(student) * 34 / 32, 4 * student_parameters * 256);
   add("evaluate", training, 1e6, 5 * 2 * student_parameters * tokens);
+  add("outliers", 4 * 3 * layer_parameters(student), 1e6, 3 * 2 * student_parameters * 2048);
   return rows;
 }
 

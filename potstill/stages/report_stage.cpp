@@ -21,9 +21,9 @@ namespace fs = std::filesystem;
 using nlohmann::ordered_json;
 
 // In the order of the pipeline; also the order of the report's table of stages.
-constexpr std::array<std::string_view, 11> kStages = {"prune",         "synth",  "teach",    "search",
+constexpr std::array<std::string_view, 12> kStages = {"prune",         "synth",  "teach",    "search",
                                                       "train",         "merge",  "quantize", "baseline-rtn",
-                                                      "baseline-gptq", "export", "evaluate"};
+                                                      "baseline-gptq", "export", "evaluate", "outliers"};
 
 constexpr size_t kMaxRejected = 2000;  // of the refused pairs, so that the report stays a few MB
 
@@ -133,6 +133,9 @@ void run_report_stage(const ReportInputs& inputs, ArtifactWriter& out) {
   }
   data["train_log"] = records_of(run / "train" / "train_log.jsonl");
   data["layer_errors"] = records_of(run / "quantize" / "layer_errors.jsonl");
+  if (const fs::path outliers = run / "outliers" / "outliers.json"; fs::exists(outliers)) {
+    data["outliers"] = ordered_json(read_json_file(outliers));
+  }
   const fs::path evaluation = run / "evaluate" / "evaluation.json";
   data["evaluation"] = fs::exists(evaluation) ? ordered_json(read_json_file(evaluation)) : ordered_json::object();
   if (const fs::path plan = run / "plan.json"; fs::exists(plan)) data["plan"] = ordered_json(read_json_file(plan));

@@ -1,32 +1,41 @@
-// Outliers of activations and weights, of one model or of two.
+// Outliers of activations and weights: of one model, or of several side by side (before and after training and quantization).
 if (D.outliers && D.outliers.models) {
-  const models = D.outliers.models, dashes = ["solid", "dot"];
-  const short = models.map(m => m.path.split("/").filter(Boolean).pop());
-  const body = section("outliers", "Outliers", models.map(m => m.path).join(" (solid) and ") + (models.length > 1 ? " (dotted)" : "") +
-    (D.outliers.text ? ", on " + D.outliers.text : "") + ". Excess kurtosis is 0 of a normal distribution.");
+  const models = D.outliers.models, several = models.length > 1;
+  const names = models.map(m => m.label || m.path.split("/").filter(Boolean).pop());
   const tensors = ["attention_input", "attention_output", "mlp_input", "mlp_activations", "block_output"];
-  const lines = (field, transform = v => v) => models.flatMap((m, i) => tensors.map((t, c) => {
-    const rows = m.activations.filter(r => r.tensor === t);
-    return { x: rows.map(r => r.layer), y: rows.map(r => transform(r[field])), mode: "lines+markers", marker: { size: 4 },
-      line: { dash: dashes[i], color: palette[c] }, name: t + (models.length > 1 ? ", " + short[i] : "") };
-  }));
-  const layer = { xaxis: { title: { text: "layer" } } }, logarithmic = { ...layer, yaxis: { type: "log" } };
-  const plots = grid(body);
-  if (models[0].activations.length) {
-    plot(plots, "Excess kurtosis over all entries", lines("excess_kurtosis", v => Math.max(v, 1e-2)), logarithmic);
-    plot(plots, "Excess kurtosis of a token's entries", lines("token_kurtosis", v => Math.max(v, 1e-2)), logarithmic);
-    plot(plots, "Max |x| / median |x| of a token", lines("token_max_to_median"), logarithmic);
-    plot(plots, "Largest channel / median channel", lines("channel_max_to_median"), logarithmic);
-    plot(plots, "Channels above 6 σ of all entries", lines("channels_above_6_sigma"), layer);
-    plot(plots, "Largest |x|", lines("max_abs"), logarithmic);
-  }
   const modules = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
-  const weights = field => models.flatMap((m, i) => modules.map((name, c) => {
-    const rows = m.weights.filter(r => r.name.endsWith(name));
-    return { x: rows.map((_, l) => l), y: rows.map(r => r[field]), mode: "lines", line: { dash: dashes[i], color: palette[c % palette.length] }, name: name + (models.length > 1 ? ", " + short[i] : "") };
-  }));
-  plot(plots, "Crest factor of weights (max / rms of 64)", weights("crest_factor"), layer);
-  plot(plots, "Excess kurtosis of weights", weights("excess_kurtosis"), layer);
-  plot(plots, "Spectral norm", weights("spectral_norm"), layer);
-  plot(plots, "Stable rank", weights("stable_rank"), layer);
+  const measured = models[0].activations.length > 0, positive = v => Math.max(v, 1e-2);
+  const ofActivations = [["excess_kurtosis", "excess kurtosis over all entries", positive, "log"], ["token_kurtosis", "excess kurtosis of a token's entries", positive, "log"],
+    ["token_max_to_median", "max |x| / median |x| of a token", null, "log"], ["channel_max_to_median", "largest channel / median channel", null, "log"],
+    ["channels_above_6_sigma", "channels above 6 σ of all entries", null, "linear"], ["max_abs", "largest |x|", null, "log"]];
+  const ofWeights = [["crest_factor", "crest factor (max / rms of 64)"], ["excess_kurtosis", "excess kurtosis"], ["spectral_norm", "spectral norm"], ["stable_rank", "stable rank"]];
+  const body = section("outliers", "Outliers", (measured ? "Of the linears' inputs and the blocks' outputs" + (D.outliers.text ? " on " + D.outliers.text : "") + ", and of the weights. " : "Of the weights. ") +
+    (several ? names.join(", ") + ". " : "") + "Excess kurtosis is 0 of a normal distribution.");
+  if (several) {
+    const mean = rows => rows.reduce((sum, v) => sum + v, 0) / rows.length;
+    const line = (what, values) => [what, ...values.map(v => number(v))];
+    const rows = measured ? ofActivations.map(([field, title]) => line("activations: " + title, models.map(m => mean(m.activations.map(r => r[field]))))) : [];
+    table(body, ["mean over layers", ...names], [...rows, ...ofWeights.map(([field, title]) => line("weights: " + title, models.map(m => mean(m.weights.map(r => r[field])))))]);
+  }
+  const activationRows = (m, tensor) => m.activations.filter(r => r.tensor === tensor), weightRows = (m, module) => m.weights.filter(r => r.name.endsWith(module));
+  // One model: a line for each tensor. Several: a line for each model, of the tensor that is chosen.
+  const lines = (rowsOf, parts, part, field, transform) => {
+    const trace = (m, i, p, name) => ({ x: rowsOf(m, p).map((_, layer) => layer), y: rowsOf(m, p).map(r => transform ? transform(r[field]) : r[field]), mode: "lines+markers",
+      marker: { size: 4, symbol: i }, line: { color: palette[i % palette.length], dash: several ? ["solid", "dot", "dash"][i % 3] : "solid" }, name });
+    return several ? models.map((m, i) => trace(m, i, part, names[i])) : parts.map((p, i) => trace(models[0], i, p, p));
+  };
+  const group = (heading, rowsOf, parts, first, measures) => {
+    body.append(el("h3", {}, heading));
+    const select = el("select", { "aria-label": heading }), titled = (title, part) => several ? part + ": " + title : title[0].toUpperCase() + title.slice(1);
+    for (const p of parts) select.append(el("option", p === first ? { selected: "" } : {}, p));
+    if (several) body.append(el("div", { class: "controls" }, el("label", {}, "Of ", select)));
+    const plots = grid(body);
+    const boxes = measures.map(([field, title, transform, scale]) => ({ field, title, transform, box: plot(plots, titled(title, first), lines(rowsOf, parts, first, field, transform),
+      { xaxis: { title: { text: "layer" } }, yaxis: { type: scale || "linear" } }) }));
+    select.addEventListener("change", () => {
+      for (const b of boxes) Plotly.react(b.box, lines(rowsOf, parts, select.value, b.field, b.transform), { ...b.box.layout, title: { ...b.box.layout.title, text: titled(b.title, select.value) }, yaxis: { ...b.box.layout.yaxis, autorange: true } }, { responsive: true, displayModeBar: false });
+    });
+  };
+  if (measured) group("Activations", activationRows, tensors, "mlp_activations", ofActivations);
+  group("Weights", weightRows, modules, "down_proj", ofWeights);
 }

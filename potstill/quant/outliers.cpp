@@ -38,18 +38,20 @@ void add_moments(const at::Tensor& d, double& count, double (&sums)[4]) {
   }
 }
 
+// Power iteration on the smaller Gram matrix, whose product is made once: a step then reads far less than the weight.
 double spectral_norm(const at::Tensor& weight) {
   const auto w = weight.to(at::kFloat);
+  const auto gram = w.size(0) < w.size(1) ? at::mm(w, w.t()) : at::mm(w.t(), w);
   // A start with something of every direction, the same each time.
-  auto v = at::linspace(1.0, 2.0, w.size(1), w.options());
+  auto v = at::linspace(1.0, 2.0, gram.size(1), w.options());
   v = v / v.norm();
   double norm = 0.0;
   for (int step = 0; step < kPowerSteps; ++step) {
-    const auto wide = at::mv(w, v);
-    const double next = wide.norm().item<double>();
-    if (!(next > 0)) return 0.0;
-    v = at::mv(w.t(), wide);
-    v = v / at_least_tiny(v.norm());
+    v = at::mv(gram, v);
+    const double squared = v.norm().item<double>();
+    if (!(squared > 0)) return 0.0;
+    v = v / squared;
+    const double next = std::sqrt(squared);
     const bool settled = std::fabs(next - norm) < kPowerTolerance * next;
     norm = next;
     if (settled) break;

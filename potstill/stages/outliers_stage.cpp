@@ -12,7 +12,7 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr int64_t kTokens = 2048;  // means over tokens and extremes of channels are steady well before
+constexpr int64_t kTokens = 4096, kSequenceLength = 128;  // at most: 32 pairs, of which most are shorter
 
 // Mean over the rows of a list.
 double mean_of(const Json& rows, const char* name) {
@@ -35,6 +35,7 @@ void run_outliers_stage(const OutliersInputs& inputs, ArtifactWriter& out) {
   text.text = inputs.text;
   text.plain = inputs.plain;
   text.tokens = kTokens;
+  text.sequence_length = kSequenceLength;
   text.seed = out.seed();
   text.device = inputs.device;
   Json calibration, models = Json::array(), means = Json::array();

@@ -22,7 +22,7 @@ struct OutliersInputs {
 
 StageKey outliers_key(const OutliersInputs& inputs, uint64_t seed);
 
-// Writes outliers.json: what inspect_outliers() gives, each model with its label; on some 2,000 tokens of the text.
+// Writes outliers.json: what inspect_outliers() gives, each model with its label; on 32 pairs, or 4,096 tokens of text.
 void run_outliers_stage(const OutliersInputs& inputs, ArtifactWriter& out);
 
 }  // namespace potstill

@@ -38,14 +38,15 @@ function table(parent, heads, rows, finalRow) {
 const drawings = [];
 const palette = ["#d9772b", "#2b7bd9", "#3aa76d", "#9a5bd0", "#c2405b", "#7a8794"];
 function plot(parent, title, traces, layout = {}) {
-  const box = el("div", { class: "plot" });
-  parent.append(box);
+  // The title stands above the drawing, where a legend of several lines does not run into it.
+  const box = el("div");
+  parent.append(el("div", { class: "plot" }, el("div", { class: "title" }, title), box));
   const axis = { gridcolor: css("--line"), zerolinecolor: css("--line"), automargin: true };
   const { xaxis, yaxis, yaxis2, ...rest } = layout;
   // Drawn once the whole page stands: a box gets its width only when its neighbours are there.
   drawings.push(() => Plotly.newPlot(box, traces, {
-    title: { text: title, font: { size: 14 }, x: 0.02, xanchor: "left" }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", colorway: palette,
-    font: { color: css("--ink"), size: 12 }, margin: { l: 56, r: 24, t: 44, b: 48 }, height: 320, legend: { orientation: "h", x: 1, xanchor: "right", y: 1.02, yanchor: "bottom" },
+    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", colorway: palette,
+    font: { color: css("--ink"), size: 12 }, margin: { l: 56, r: 24, t: 24, b: 48 }, height: 300, legend: { orientation: "h", x: 1, xanchor: "right", y: 1.02, yanchor: "bottom" },
     xaxis: { ...axis, ...xaxis }, yaxis: { ...axis, ...yaxis }, ...(yaxis2 ? { yaxis2: { ...axis, ...yaxis2 } } : {}), ...rest
   }, { responsive: true, displayModeBar: false }));
   return box;

@@ -33,7 +33,10 @@ if (D.outliers && D.outliers.models) {
     const boxes = measures.map(([field, title, transform, scale]) => ({ field, title, transform, box: plot(plots, titled(title, first), lines(rowsOf, parts, first, field, transform),
       { xaxis: { title: { text: "layer" } }, yaxis: { type: scale || "linear" } }) }));
     select.addEventListener("change", () => {
-      for (const b of boxes) Plotly.react(b.box, lines(rowsOf, parts, select.value, b.field, b.transform), { ...b.box.layout, title: { ...b.box.layout.title, text: titled(b.title, select.value) }, yaxis: { ...b.box.layout.yaxis, autorange: true } }, { responsive: true, displayModeBar: false });
+      for (const b of boxes) {
+        b.box.previousElementSibling.textContent = titled(b.title, select.value);
+        Plotly.react(b.box, lines(rowsOf, parts, select.value, b.field, b.transform), { ...b.box.layout, yaxis: { ...b.box.layout.yaxis, autorange: true } }, { responsive: true, displayModeBar: false });
+      }
     });
   };
   if (measured) group("Activations", activationRows, tensors, "mlp_activations", ofActivations);

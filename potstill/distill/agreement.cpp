@@ -69,7 +69,7 @@ Agreement measure_agreement(const Transformer& student, const TeacherSignal& tea
   AgreementSums sums;
   for (const AnswerBatch& batch :
        make_answer_batches(data, offsets, share_of_rank(records, group), tokens_per_batch, student.device())) {
-    const auto hidden = student.hidden_states(batch.packed).index_select(0, batch.rows);
+    const auto hidden = student.hidden_states(batch.packed, false, batch.rows);
     for (int64_t begin = 0; begin < hidden.size(0); begin += loss_rows) {
       const int64_t count = std::min(loss_rows, hidden.size(0) - begin);
       teacher.compare(head_logits(hidden.narrow(0, begin, count), head), batch.labels.narrow(0, begin, count),

@@ -117,15 +117,10 @@ class Run {
   LargestBatch largest_batch() const {
     LargestBatch largest;
     for (const auto& records : plan_) {
-      LargestBatch batch;
-      for (const int64_t record : share_of_rank(records, hooks_.group)) {
-        const auto index = static_cast<size_t>(record);
-        const auto length = static_cast<int64_t>(data_.records[index].tokens.size());
-        if (batch.tokens > 0 && batch.tokens + length > config_.tokens_per_batch) batch = {};
-        batch.tokens += length;
-        batch.answer_tokens += offsets_[index + 1] - offsets_[index];
-        largest.tokens = std::max(largest.tokens, batch.tokens);
-        largest.answer_tokens = std::max(largest.answer_tokens, batch.answer_tokens);
+      const auto mine = share_of_rank(records, hooks_.group);
+      for (const auto& size : answer_batch_sizes(data_, mine, config_.tokens_per_batch, student_.device())) {
+        largest.tokens = std::max(largest.tokens, size.rows);
+        largest.answer_tokens = std::max(largest.answer_tokens, size.answer_tokens);
       }
     }
     return largest;
@@ -157,12 +152,14 @@ class Run {
     // Others may need longer for their pairs, so patience grows with the steps.
     const auto slowest = std::chrono::milliseconds(static_cast<int64_t>(4000 * slowest_step_));
     const auto patience = std::max(RankGroup::kPatience, slowest);
-    const auto all = hooks_.group->sum({sums.loss, sums.kl, sums.ce, static_cast<double>(sums.tokens),
-                                        static_cast<double>(log.tokens), interrupt_requested() ? 1.0 : 0.0},
-                                       patience);
+    const auto all = hooks_.group->sum(
+        {sums.loss, sums.kl, sums.ce, static_cast<double>(sums.tokens), static_cast<double>(log.tokens),
+         static_cast<double>(log.rows), interrupt_requested() ? 1.0 : 0.0},
+        patience);
     sums = {.loss = all[0], .kl = all[1], .ce = all[2], .tokens = std::llround(all[3])};
     log.tokens = std::llround(all[4]);
-    interrupted_ = all[5] > 0;
+    log.rows = std::llround(all[5]);
+    interrupted_ = all[6] > 0;
     std::vector<at::Tensor> flat;
     for (const auto& parameter : parameters_) {
       flat.push_back((parameter.grad().defined() ? parameter.grad() : at::zeros_like(parameter)).reshape({-1}).cpu());
@@ -195,13 +192,14 @@ class Run {
     for (size_t b = 0; b < batches.size(); ++b) {
       const AnswerBatch& batch = batches[b];
       set_dropout_seeds(b);
-      const auto rows = student_.hidden_states(batch.packed, checkpoint_activations_).index_select(0, batch.rows);
+      const auto rows = student_.hidden_states(batch.packed, checkpoint_activations_, batch.rows);
       at::Tensor gradient;
       sums += teacher_.loss(rows.detach(), student_.lm_head, batch.labels, batch.positions, options,
                             1.0 / static_cast<double>(log.answer_tokens), &gradient);
       if (!std::isfinite(sums.loss)) break;  // all ranks hear of it below
       rows.backward(gradient);
-      log.tokens += batch.packed.num_tokens();
+      log.tokens += batch.size.tokens;
+      log.rows += batch.size.rows;
     }
     if (hooks_.group) share_sums(sums, log);
     if (!std::isfinite(sums.loss)) throw Diverged{"the loss is not finite"};
@@ -241,9 +239,9 @@ class Run {
     if (deltas_) {
       log.delta_norm_ratio = deltas_->largest_ratio();
       const auto ranks = static_cast<double>(hooks_.group ? hooks_.group->size() : 1);
-      log.flop_share = step_flops(student_, adapter_, log.tokens, log.answer_tokens, teacher_.head_width(),
-                                  checkpoint_activations_) /
-                       (ranks * log.seconds * flops_per_second_);
+      log.flop_share =
+          step_flops(student_, adapter_, log.rows, log.answer_tokens, teacher_.head_width(), checkpoint_activations_) /
+          (ranks * log.seconds * flops_per_second_);
     }
     steps_.push_back(log);
     ++done_;

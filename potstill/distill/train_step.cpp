@@ -31,6 +31,7 @@ nlohmann::ordered_json to_json(const TrainStep& step) {
   if (step.orthogonality_error) json["orthogonality_error"] = *step.orthogonality_error;
   if (step.delta_norm_ratio) json["delta_norm_ratio"] = *step.delta_norm_ratio;
   json["tokens"] = step.tokens;
+  json["rows"] = step.rows;
   json["answer_tokens"] = step.answer_tokens;
   json["seconds"] = step.seconds;
   json["optimizer_seconds"] = step.optimizer_seconds;
@@ -53,6 +54,7 @@ TrainStep step_from_json(const nlohmann::json& j) {
   if (j.contains("orthogonality_error")) step.orthogonality_error = j["orthogonality_error"].get<double>();
   if (j.contains("delta_norm_ratio")) step.delta_norm_ratio = j["delta_norm_ratio"].get<double>();
   step.tokens = j.at("tokens");
+  step.rows = j.value("rows", step.tokens);
   step.answer_tokens = j.at("answer_tokens");
   step.seconds = j.at("seconds");
   step.optimizer_seconds = j.at("optimizer_seconds");

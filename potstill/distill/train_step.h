@@ -24,6 +24,7 @@ struct TrainStep {
   // Largest over the linears of ||scale · B A||₂ / ||W||₂, after the step; nothing where it is not measured.
   std::optional<double> delta_norm_ratio = {};
   int64_t tokens = 0, answer_tokens = 0;
+  int64_t rows = 0;  // of the packed batches: fewer than tokens where pairs share their beginning
   double seconds = 0, optimizer_seconds = 0;  // the second is the optimizer's part of the first
   double flop_share = 0;                      // of the machine's measured product rate; 0 = not measured
 };

@@ -2,10 +2,13 @@
 
 #include <ATen/Parallel.h>
 #include <torch/csrc/autograd/custom_function.h>
+#include <torch/custom_class.h>
 
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+
+#include "potstill/nn/packed_attention.h"
 
 namespace potstill {
 namespace {
@@ -74,56 +77,50 @@ void for_sequences(const std::vector<int64_t>& offsets, const F& f) {
   });
 }
 
+// Without a gradient, by LibTorch's kernel: its tiles suit long sequences.
+at::Tensor flash_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const PackedBatch& batch,
+                           const HeadShape& shape) {
+  at::Tensor out = at::empty_like(q);
+  for_sequences(batch.offsets, [&](int64_t begin, int64_t end) {
+    const auto mask = window_mask(end - begin, shape, q);
+    const auto sequence_out = std::get<0>(at::_scaled_dot_product_flash_attention_for_cpu(
+        query_heads(q.slice(0, begin, end), shape), key_heads(k.slice(0, begin, end), shape),
+        key_heads(v.slice(0, begin, end), shape), 0.0, !mask, mask, shape.scale()));
+    query_heads(out.slice(0, begin, end), shape).copy_(sequence_out);
+  });
+  return out;
+}
+
+struct PackedCall : torch::CustomClassHolder {
+  PackedAttention attention;
+};
+
 struct CpuAttention : torch::autograd::Function<CpuAttention> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                            const std::vector<int64_t>& offsets, const HeadShape& shape) {
-    at::Tensor out = at::empty_like(q);
-    at::Tensor log_sum_exp = at::empty({q.size(0), shape.num_heads}, q.options().dtype(at::kFloat));
-    for_sequences(offsets, [&](int64_t begin, int64_t end) {
-      const auto mask = window_mask(end - begin, shape, q);
-      const auto [sequence_out, sequence_lse] = at::_scaled_dot_product_flash_attention_for_cpu(
-          query_heads(q.slice(0, begin, end), shape), key_heads(k.slice(0, begin, end), shape),
-          key_heads(v.slice(0, begin, end), shape), 0.0, !mask, mask, shape.scale());
-      query_heads(out.slice(0, begin, end), shape).copy_(sequence_out);
-      log_sum_exp.slice(0, begin, end)
-          .unflatten(1, {shape.num_kv_heads, shape.group()})
-          .permute({1, 2, 0})
-          .copy_(sequence_lse);
-    });
+                            const c10::intrusive_ptr<PackedCall>& call) {
+    at::Tensor log_sum_exp;
+    const auto out = packed_attention(q, k, v, call->attention, log_sum_exp);
     context->save_for_backward({q, k, v, out, log_sum_exp});
-    context->saved_data["offsets"] = offsets;
-    context->saved_data["shape"] =
-        std::vector<int64_t>{shape.num_heads, shape.num_kv_heads, shape.head_dim, shape.sliding_window};
+    context->saved_data["call"] = c10::IValue::make_capsule(call);
     return out;
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& grads) {
     const auto saved = context->get_saved_variables();
-    const auto &q = saved[0], &k = saved[1], &v = saved[2], &out = saved[3], &log_sum_exp = saved[4];
-    const auto offsets = context->saved_data["offsets"].toIntVector();
-    const auto s = context->saved_data["shape"].toIntVector();
-    const HeadShape shape{s[0], s[1], s[2], s[3]};
-    const auto grad_out = grads[0].contiguous();
-    at::Tensor grad_q = at::empty_like(q), grad_k = at::empty_like(k), grad_v = at::empty_like(v);
-    for_sequences(offsets, [&](int64_t begin, int64_t end) {
-      const auto rows = [&](const at::Tensor& x) { return x.slice(0, begin, end); };
-      const auto mask = window_mask(end - begin, shape, q);
-      // The kernel wants the layouts of its own forward: [N, T, heads, Dh] seen as [N, heads, T, Dh].
-      const auto dense = [](const at::Tensor& x) { return x.transpose(1, 2).contiguous().transpose(1, 2); };
-      const auto sequence_lse =
-          rows(log_sum_exp).unflatten(1, {shape.num_kv_heads, shape.group()}).permute({1, 2, 0}).contiguous();
-      const auto [dq, dk, dv] = at::_scaled_dot_product_flash_attention_for_cpu_backward(
-          dense(query_heads(rows(grad_out), shape)), dense(query_heads(rows(q), shape)),
-          dense(key_heads(rows(k), shape)), dense(key_heads(rows(v), shape)), dense(query_heads(rows(out), shape)),
-          sequence_lse, 0.0, !mask, mask, shape.scale());
-      query_heads(rows(grad_q), shape).copy_(dq);
-      // A group's gradients meet in the one k and v that its heads share.
-      rows(grad_k).unflatten(1, {shape.num_kv_heads, shape.head_dim}).copy_(dk.sum(1).permute({1, 0, 2}));
-      rows(grad_v).unflatten(1, {shape.num_kv_heads, shape.head_dim}).copy_(dv.sum(1).permute({1, 0, 2}));
-    });
-    return {grad_q, grad_k, grad_v, {}, {}};
+    const auto call = c10::static_intrusive_pointer_cast<PackedCall>(context->saved_data["call"].toCapsule());
+    const auto gradients = packed_attention_backward(grads[0].contiguous(), saved[0], saved[1], saved[2], saved[3],
+                                                     saved[4], call->attention);
+    return {gradients.q, gradients.k, gradients.v, {}};
   }
 };
+
+at::Tensor trained_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const PackedBatch& batch,
+                             const HeadShape& shape) {
+  auto call = c10::make_intrusive<PackedCall>();
+  call->attention = {shape.num_heads,      shape.num_kv_heads, shape.head_dim,
+                     shape.sliding_window, batch.offsets,      batch.parent};
+  return CpuAttention::apply(q.contiguous(), k.contiguous(), v.contiguous(), call);
+}
 
 // Any device: the dispatcher's own kernels and gradients.
 at::Tensor device_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const PackedBatch& batch,
@@ -144,7 +141,7 @@ at::Tensor device_attention(const at::Tensor& q, const at::Tensor& k, const at::
   return at::cat(outputs);
 }
 
-// Batches with parents, for inference. A parent's own parents are seen too: examples, question, answer.
+// Batches with parents. A parent's own parents are seen too: examples, question, answer.
 at::Tensor attention_with_parents(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                   const PackedBatch& batch, const HeadShape& shape) {
   at::Tensor out = at::empty_like(q);
@@ -175,9 +172,12 @@ at::Tensor attention_with_parents(const at::Tensor& q, const at::Tensor& k, cons
 at::Tensor causal_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const PackedBatch& batch,
                             const ModelConfig& config) {
   const HeadShape shape{config.num_attention_heads, config.num_key_value_heads, config.head_dim, config.sliding_window};
+  // By the mode, not by what asks for a gradient: a layer that is computed again must take the same kernel.
+  const bool trains = at::GradMode::is_enabled();
+  if (trains && has_packed_attention(q)) return trained_attention(q, k, v, batch, shape);
   if (!batch.parent.empty()) return attention_with_parents(q.contiguous(), k, v, batch, shape);
-  if (!q.device().is_cpu()) return device_attention(q, k, v, batch, shape);
-  return CpuAttention::apply(q.contiguous(), k.contiguous(), v.contiguous(), batch.offsets, shape);
+  if (trains || !q.device().is_cpu()) return device_attention(q, k, v, batch, shape);
+  return flash_attention(q.contiguous(), k.contiguous(), v.contiguous(), batch, shape);
 }
 
 at::Tensor continued_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,

@@ -50,15 +50,19 @@ at::Tensor DecoderLayer::attention(const at::Tensor& q, const at::Tensor& k, con
 }
 
 at::Tensor DecoderLayer::forward(const at::Tensor& hidden, const PackedBatch& batch, const RotaryTable& rotary,
-                                 const ModelConfig& config) const {
+                                 const ModelConfig& config, const at::Tensor& rows) const {
   at::Tensor h = hidden;
   {
-    const auto x = attention_input(h, config);
-    const auto a = attention(q_proj.forward(x), k_proj.forward(x), v_proj.forward(x), batch, rotary, config);
+    const auto qkv = forward_together({&q_proj, &k_proj, &v_proj}, attention_input(h, config));
+    at::Tensor a = attention(qkv[0], qkv[1], qkv[2], batch, rotary, config);
+    if (rows.defined()) {  // rows meet in attention alone
+      a = a.index_select(0, rows);
+      h = h.index_select(0, rows);
+    }
     h = h + o_proj.forward(a);
   }
-  const auto x = mlp_input(h, config);
-  return h + down_proj.forward(swiglu(gate_proj.forward(x), up_proj.forward(x)));
+  const auto both = forward_together({&gate_proj, &up_proj}, mlp_input(h, config));
+  return h + down_proj.forward(swiglu(both[0], both[1]));
 }
 
 }  // namespace potstill

@@ -36,6 +36,9 @@ struct Linear {
   void pack();
 };
 
+// forward() of linears that read the same x, with one product for all their A factors and one gradient of x.
+std::vector<at::Tensor> forward_together(const std::vector<const Linear*>& linears, const at::Tensor& x);
+
 // cos and sin of the rotary embedding for positions [0, max_position): each [max_position, head_dim / 2] fp32.
 struct RotaryTable {
   at::Tensor cos, sin;
@@ -55,9 +58,10 @@ struct DecoderLayer {
   Linear& linear(std::string_view name);
   const Linear& linear(std::string_view name) const;
 
-  // hidden [ΣT, D] -> [ΣT, D]: the whole layer, which is exactly the steps below in order.
+  // hidden [ΣT, D] -> [ΣT, D]: the whole layer, which is exactly the steps below in order. With `rows` [N] int64, only
+  // those rows of the result: [N, D].
   at::Tensor forward(const at::Tensor& hidden, const PackedBatch& batch, const RotaryTable& rotary,
-                     const ModelConfig& config) const;
+                     const ModelConfig& config, const at::Tensor& rows = {}) const;
 
   // x = attention_input(h);  a = attention(q(x), k(x), v(x));  h += o(a);  m = mlp_input(h);  h += down(swiglu(gate(m),
   // up(m)))

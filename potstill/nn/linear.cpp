@@ -1,6 +1,9 @@
 // Linear::forward: the frozen weight alone, or with a LoRA pair whose gradient is written by hand.
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/csrc/autograd/custom_function.h>
+#include <torch/custom_class.h>
+
+#include <algorithm>
 
 #include "potstill/base/machine.h"
 #include "potstill/nn/decoder_layer.h"
@@ -79,6 +82,80 @@ struct LoraLinear : torch::autograd::Function<LoraLinear> {
   }
 };
 
+// Linears that read the same x: their A factors, one under the other, make one product, and so do their gradients.
+struct Together : torch::CustomClassHolder {
+  std::vector<Linear> linears;
+  at::Tensor a;               // [Σr, I] in x's dtype
+  std::vector<at::Tensor> b;  // [O, r] each, in x's dtype
+
+  Together(const std::vector<const Linear*>& from, at::ScalarType type) {
+    std::vector<at::Tensor> rows;
+    for (const Linear* linear : from) {
+      linears.push_back(*linear);
+      rows.push_back(linear->lora->a.detach());
+      b.push_back(linear->lora->b.detach().to(type));
+    }
+    a = at::cat(rows).to(type);
+  }
+  // Of linear i, in a tensor whose dimension `dim` is Σr.
+  at::Tensor part(const at::Tensor& x, int64_t dim, size_t i) const {
+    int64_t begin = 0;
+    for (size_t j = 0; j < i; ++j) begin += b[j].size(1);
+    return x.narrow(dim, begin, b[i].size(1));
+  }
+};
+
+struct LoraTogether : torch::autograd::Function<LoraTogether> {
+  // factors: a and b of each linear in turn, for autograd alone.
+  static variable_list forward(AutogradContext* context, const at::Tensor& x, at::TensorList factors,
+                               const c10::intrusive_ptr<Together>& call) {
+    (void)factors;
+    const auto low = times_transposed(x, call->a);  // [T, Σr]
+    variable_list outputs;
+    for (size_t i = 0; i < call->linears.size(); ++i) {
+      const Linear& linear = call->linears[i];
+      at::Tensor y = times_transposed(x, linear.weight,
+                                      linear.bias.defined() ? std::optional<at::Tensor>(linear.bias) : std::nullopt);
+      y.addmm_(call->part(low, 1, i), call->b[i].t(), 1.0, linear.lora->scale);
+      outputs.push_back(y);
+    }
+    context->save_for_backward({x, low});
+    context->saved_data["call"] = c10::IValue::make_capsule(call);
+    return outputs;
+  }
+
+  static variable_list backward(AutogradContext* context, const variable_list& grads) {
+    const auto saved = context->get_saved_variables();
+    const auto &x = saved[0], &low = saved[1];
+    const auto call = c10::static_intrusive_pointer_cast<Together>(context->saved_data["call"].toCapsule());
+    const bool wants_x = context->needs_input_grad(0), in_fp32 = x.scalar_type() == at::kFloat;
+    at::Tensor grad_low = at::empty_like(low), grad_x;
+    variable_list gradients(1);
+    for (size_t i = 0; i < call->linears.size(); ++i) {
+      const Linear& linear = call->linears[i];
+      call->part(grad_low, 1, i).copy_(times(grads[i], call->b[i]).mul_(linear.lora->scale));
+      gradients.push_back({});
+      gradients.push_back(
+          at::mm(grads[i].t(), call->part(low, 1, i)).mul_(linear.lora->scale).to(linear.lora->b.scalar_type()));
+      if (!wants_x) continue;
+      if (!grad_x.defined()) {
+        grad_x = times(grads[i], linear.weight);
+      } else if (in_fp32) {
+        grad_x.add_(times(grads[i], linear.weight));
+      } else {
+        grad_x.addmm_(grads[i], linear.weight);
+      }
+    }
+    const auto grad_a = times(grad_low.t(), x);
+    for (size_t i = 0; i < call->linears.size(); ++i) {
+      gradients[1 + 2 * i] = call->part(grad_a, 0, i).to(call->linears[i].lora->a.scalar_type());
+    }
+    if (wants_x) gradients[0] = grad_x.addmm_(grad_low, call->a);
+    gradients.push_back({});  // the call's
+    return gradients;
+  }
+};
+
 // y = x Wᵀ + bias, W and bias frozen: nothing of x is kept.
 struct FrozenLinear : torch::autograd::Function<FrozenLinear> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight,
@@ -131,6 +208,24 @@ at::Tensor Linear::forward(const at::Tensor& x) const {
   const double dropout = at::GradMode::is_enabled() ? lora->dropout : 0.0;
   return LoraLinear::apply(x, weight, optional_bias, lora->a, lora->b, lora->scale, dropout,
                            static_cast<int64_t>(lora->dropout_seed));
+}
+
+std::vector<at::Tensor> forward_together(const std::vector<const Linear*>& linears, const at::Tensor& x) {
+  const bool trains = at::GradMode::is_enabled();
+  const bool as_one = std::ranges::all_of(linears, [&](const Linear* linear) {
+    return linear->lora && !(trains && linear->lora->dropout > 0);  // each linear drops other inputs
+  });
+  std::vector<at::Tensor> outputs;
+  if (!as_one) {
+    for (const Linear* linear : linears) outputs.push_back(linear->forward(x));
+    return outputs;
+  }
+  std::vector<at::Tensor> factors;
+  for (const Linear* linear : linears) {
+    factors.push_back(linear->lora->a);
+    factors.push_back(linear->lora->b);
+  }
+  return LoraTogether::apply(x, at::TensorList(factors), c10::make_intrusive<Together>(linears, x.scalar_type()));
 }
 
 }  // namespace potstill

@@ -15,7 +15,7 @@ struct PackedBatch {
   at::Tensor positions;          // [ΣT] int64, from 0 in each sequence
   std::vector<int64_t> offsets;  // [B + 1]; sequence b is rows offsets[b] .. offsets[b + 1]
   // Empty, or [B]: the earlier sequence that this one continues and sees as a whole, -1 = none. So the answers to one
-  // question share its rows. For inference: no gradient flows through a batch with parents.
+  // question share its rows, and training pairs their template's. Gradients flow on the CPU (fp32, bf16).
   std::vector<int64_t> parent;
 
   int64_t num_sequences() const { return static_cast<int64_t>(offsets.size()) - 1; }

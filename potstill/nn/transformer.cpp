@@ -20,6 +20,9 @@ struct LayerCall : torch::CustomClassHolder {
   PackedBatch batch;
   RotaryTable rotary;
   ModelConfig config;
+  at::Tensor rows;
+
+  at::Tensor forward(const at::Tensor& hidden) const { return layer.forward(hidden, batch, rotary, config, rows); }
 };
 
 bool has_factors(const DecoderLayer& layer) {
@@ -45,7 +48,7 @@ struct CheckpointedLayer : torch::autograd::Function<CheckpointedLayer> {
     context->saved_data["wants_input"] = hidden.requires_grad();
     // Dropout is on while gradients are: the masks of both passes must be the same.
     const at::AutoGradMode on(true);
-    return call->layer.forward(hidden.detach(), call->batch, call->rotary, call->config).detach();
+    return call->forward(hidden.detach()).detach();
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& grads) {
@@ -53,20 +56,22 @@ struct CheckpointedLayer : torch::autograd::Function<CheckpointedLayer> {
     const at::AutoGradMode on(true);
     const bool wants_input = context->saved_data["wants_input"].toBool();
     const auto hidden = context->get_saved_variables()[0].detach().set_requires_grad(wants_input);
-    call->layer.forward(hidden, call->batch, call->rotary, call->config).backward(grads[0]);
+    call->forward(hidden).backward(grads[0]);
     return {wants_input ? hidden.grad() : at::Tensor(), {}, {}};
   }
 };
 
 }  // namespace
 
-at::Tensor Transformer::hidden_states(const PackedBatch& batch, bool checkpoint_activations) const {
+at::Tensor Transformer::hidden_states(const PackedBatch& batch, bool checkpoint_activations,
+                                      const at::Tensor& rows) const {
   const RotaryTable rotary = make_rotary_table(config, num_positions(batch), device());
   at::Tensor hidden = embed_tokens.index_select(0, batch.token_ids);
   for (const DecoderLayer& layer : layers) {
+    const at::Tensor wanted = &layer == &layers.back() ? rows : at::Tensor();
     const bool wants_gradient = at::GradMode::is_enabled() && (hidden.requires_grad() || has_factors(layer));
     if (!checkpoint_activations || !wants_gradient) {
-      hidden = layer.forward(hidden, batch, rotary, config);
+      hidden = layer.forward(hidden, batch, rotary, config, wanted);
       continue;
     }
     auto call = c10::make_intrusive<LayerCall>();
@@ -74,8 +79,10 @@ at::Tensor Transformer::hidden_states(const PackedBatch& batch, bool checkpoint_
     call->batch = batch;
     call->rotary = rotary;
     call->config = config;
+    call->rows = wanted;
     hidden = CheckpointedLayer::apply(hidden, first_factor(layer), call);
   }
+  if (layers.empty() && rows.defined()) hidden = hidden.index_select(0, rows);
   return rms_norm(hidden, norm, config.rms_norm_eps);
 }
 

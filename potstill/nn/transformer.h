@@ -24,8 +24,10 @@ struct Transformer {
   at::ScalarType dtype() const { return embed_tokens.scalar_type(); }
 
   // [ΣT, D] after the final norm. checkpoint_activations: of each layer only the input is kept for the gradient, and
-  // the layer is computed again when its turn comes: a third more arithmetic, the same gradient to the bit.
-  at::Tensor hidden_states(const PackedBatch& batch, bool checkpoint_activations = false) const;
+  // the layer is computed again when its turn comes: a third more arithmetic, the same gradient to the bit. rows [N]
+  // int64: only these rows, [N, D], so that the last layer leaves out the others.
+  at::Tensor hidden_states(const PackedBatch& batch, bool checkpoint_activations = false,
+                           const at::Tensor& rows = {}) const;
   // hidden [N, D] (after the final norm) -> fp32 logits [N, V].
   at::Tensor logits(const at::Tensor& hidden) const;
 

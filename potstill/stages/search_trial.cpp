@@ -31,7 +31,7 @@ double held_out_loss(const Transformer& student, const TeacherSignal& teacher, c
   KlLossSums sums;
   for (const auto& batch :
        make_answer_batches(data, offsets, data.held_out, settings.tokens_per_batch, student.device())) {
-    const auto hidden = student.hidden_states(batch.packed).index_select(0, batch.rows);
+    const auto hidden = student.hidden_states(batch.packed, false, batch.rows);
     sums += teacher.loss(hidden, student.lm_head, batch.labels, batch.positions, options, 1.0, nullptr);
   }
   return sums.loss / static_cast<double>(sums.tokens);

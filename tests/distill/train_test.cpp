@@ -96,6 +96,30 @@ TEST(TrainLora, GivesTheSameResultHoweverAStepIsCut) {
   EXPECT_NEAR(whole.final_loss, cut.final_loss, 1e-4 * whole.final_loss);
 }
 
+TEST(TrainLora, ComputesABeginningThatPairsShareOnceAndWithTheSameResult) {
+  Tiny tiny;
+  for (auto& record : tiny.data.records) {  // a template's words before each, as long again as the pairs
+    const std::vector<TokenId> words = {3, 1, 4, 1, 5, 9, 2, 6, 5};
+    record.tokens.insert(record.tokens.begin(), words.begin(), words.end());
+    record.is_answer.insert(record.is_answer.begin(), words.size(), 0);
+  }
+  const auto teacher = tiny.signal();
+  auto config = small_config();
+  config.optimizer = "adamw";
+  config.tokens_per_batch = 1000;
+  std::vector<TrainStep> steps;
+  TrainHooks hooks;
+  hooks.on_step = [&](const TrainStep& step) { steps.push_back(step); };
+  const auto shared = train_lora(tiny.student, teacher, tiny.data, config, 7, hooks);
+  EXPECT_EQ(steps[0].tokens - steps[0].rows, 3 * 9);  // four pairs a step
+  config.tokens_per_batch = 1;                        // one pair at a time shares nothing
+  const auto alone = train_lora(tiny.student, teacher, tiny.data, config, 7, hooks);
+  EXPECT_EQ(steps.back().tokens, steps.back().rows);
+  const size_t half = steps.size() / 2;
+  for (size_t i = 0; i < half; ++i) EXPECT_NEAR(steps[i].loss, steps[half + i].loss, 1e-4 * steps[i].loss) << i;
+  EXPECT_LT(max_difference(factors_of(shared), factors_of(alone)), 2e-4);
+}
+
 TEST(TrainLora, RepeatsToTheBitAndListensToTheSeed) {
   const Tiny tiny;
   const auto teacher = tiny.signal();

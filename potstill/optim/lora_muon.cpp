@@ -74,10 +74,11 @@ void LoraMuon::step(double lr) {
     const auto root_a = inverse_root(at::bmm(a64, a64.transpose(1, 2)), options_.damping);
     const auto root_b = inverse_root(at::bmm(b64.transpose(1, 2), b64), options_.damping);
     const auto u_a = direction(group.momentum_a, group.a), u_b = direction(group.momentum_b, group.b);
-    const auto orthogonal_b = newton_schulz(at::bmm(u_b, root_a), options_.newton_schulz);
-    const auto orthogonal_a = newton_schulz(at::bmm(root_b, u_a), options_.newton_schulz);
-    error.add(orthogonal_b);
-    error.add(orthogonal_a);
+    at::Tensor gram_b, gram_a;
+    const auto orthogonal_b = newton_schulz(at::bmm(u_b, root_a), options_.newton_schulz, &gram_b);
+    const auto orthogonal_a = newton_schulz(at::bmm(root_b, u_a), options_.newton_schulz, &gram_a);
+    error.add(gram_b);
+    error.add(gram_a);
     const auto step_b = at::bmm(orthogonal_b, root_a), step_a = at::bmm(root_b, orthogonal_a);
     apply(group.b, b, step_b * (-0.5 * lr));
     apply(group.a, a, step_a * (-0.5 * lr));

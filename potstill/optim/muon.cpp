@@ -73,13 +73,19 @@ void Muon::step(double lr) {
     const auto gradients = stacked_gradients(group.parameters);
     group.momentum.lerp_(gradients, 1 - options_.momentum);
     const auto direction = options_.nesterov ? gradients.lerp(group.momentum, options_.momentum) : group.momentum;
-    const at::Tensor orthogonal = newton_schulz(direction, options_.newton_schulz);
-    error.add(orthogonal);
-    at::Tensor update = orthogonal * (-lr * group.scale);
-    if (options_.weight_decay != 0) update = update.sub(at::stack(group.parameters), lr * options_.weight_decay);
+    at::Tensor gram;
+    const at::Tensor orthogonal = newton_schulz(direction, options_.newton_schulz, &gram);
+    error.add(gram);
+    const double rate = lr * group.scale;
+    count += orthogonal.numel();
+    if (options_.weight_decay == 0) {
+      at::_foreach_add_(group.parameters, orthogonal.unbind(0), -rate);
+      squares += rate * rate * gram.diagonal(0, 1, 2).sum().item<double>();
+      continue;
+    }
+    const at::Tensor update = (orthogonal * -rate).sub(at::stack(group.parameters), lr * options_.weight_decay);
     at::_foreach_add_(group.parameters, update.unbind(0));
     squares += update.square().sum(at::kDouble).item<double>();
-    count += update.numel();
   }
   orthogonality_error_ = error.mean();
   update_rms_ = count == 0 ? 0 : std::sqrt(squares / static_cast<double>(count));

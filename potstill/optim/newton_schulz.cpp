@@ -30,13 +30,16 @@ at::Tensor newton_schulz_direct(const at::Tensor& g, const NewtonSchulzOptions& 
   return g.size(1) > g.size(2) ? x.transpose(1, 2) : x;
 }
 
-at::Tensor newton_schulz_gram(const at::Tensor& g, const NewtonSchulzOptions& options) {
+at::Tensor newton_schulz_gram(const at::Tensor& g, const NewtonSchulzOptions& options, at::Tensor* result_gram) {
   POTSTILL_CHECK(g.dim() == 3 && g.scalar_type() == at::kFloat);
-  const at::Tensor x = normalised(wide(g), options.eps);
-  const auto x64 = x.to(at::kDouble);
+  const at::Tensor x = wide(g), x64 = x.to(at::kDouble);
   at::Tensor gram = at::bmm(x64, x64.transpose(1, 2));
+  // Its trace is the squared Frobenius norm: x itself need not be divided.
+  const auto norm = gram.diagonal(0, 1, 2).sum(-1).sqrt().clamp_min(options.eps).view({-1, 1, 1});
+  gram.div_(norm.square());
+  const at::Tensor start = gram;
   const auto identity = at::eye(gram.size(1), gram.options()).unsqueeze(0);
-  at::Tensor product;  // P_t
+  at::Tensor product = identity.expand_as(gram);  // P_t
   for (int64_t step = 0; step < options.steps; ++step) {
     const auto m = options.a * identity + options.b * gram + options.c * at::bmm(gram, gram);
     product = step == 0 ? m : at::bmm(m, product);
@@ -44,13 +47,12 @@ at::Tensor newton_schulz_gram(const at::Tensor& g, const NewtonSchulzOptions& op
     gram = at::bmm(at::bmm(m, gram), m);
     gram = 0.5 * (gram + gram.transpose(1, 2));  // rounding must not build up a skew part
   }
-  const auto result = options.steps == 0 ? x : at::bmm(product.to(at::kFloat), x);
+  if (result_gram) *result_gram = at::bmm(at::bmm(product, start), product.transpose(1, 2));
+  const auto result = at::bmm((product / norm).to(at::kFloat), x);
   return g.size(1) > g.size(2) ? result.transpose(1, 2) : result;
 }
 
-void OrthogonalityError::add(const at::Tensor& o) {
-  const auto x = wide(o);
-  const auto gram = at::bmm(x, x.transpose(1, 2)).to(at::kDouble);
+void OrthogonalityError::add(const at::Tensor& gram) {
   const auto identity = at::eye(gram.size(1), gram.options());
   const auto errors = (gram - identity).square().sum({1, 2}).sqrt() / std::sqrt(static_cast<double>(gram.size(1)));
   const auto has_direction = gram.diagonal(0, 1, 2).sum(1).gt(0);
@@ -58,10 +60,16 @@ void OrthogonalityError::add(const at::Tensor& o) {
   count_ += has_direction.sum().item<int64_t>();
 }
 
-at::Tensor newton_schulz(const at::Tensor& g, const NewtonSchulzOptions& options) {
+at::Tensor newton_schulz(const at::Tensor& g, const NewtonSchulzOptions& options, at::Tensor* gram) {
   const int64_t short_side = std::min(g.size(1), g.size(2));
   const int64_t long_side = std::max(g.size(1), g.size(2));
-  return long_side >= 2 * short_side ? newton_schulz_gram(g, options) : newton_schulz_direct(g, options);
+  if (long_side >= 2 * short_side) return newton_schulz_gram(g, options, gram);
+  const auto result = newton_schulz_direct(g, options);
+  if (gram) {
+    const auto x = wide(result);
+    *gram = at::bmm(x, x.transpose(1, 2)).to(at::kDouble);
+  }
+  return result;
 }
 
 }  // namespace potstill

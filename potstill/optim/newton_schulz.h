@@ -14,8 +14,9 @@ struct NewtonSchulzOptions {
 };
 
 // g [n, rows, cols] fp32 -> the same shape: every matrix of the batch is divided by its Frobenius norm and iterated.
-// Zero gives zero. Thin matrices (the long side at least twice the short one) take the Gram form.
-at::Tensor newton_schulz(const at::Tensor& g, const NewtonSchulzOptions& options = {});
+// Zero gives zero. Thin matrices (the long side at least twice the short one) take the Gram form. gram: of the result,
+// [n, s, s] fp64 over the short side, which the Gram form has at hand.
+at::Tensor newton_schulz(const at::Tensor& g, const NewtonSchulzOptions& options = {}, at::Tensor* gram = nullptr);
 
 // The iteration as published, X <- aX + (bA + cA²)X with A = XXᵀ, in fp32.
 at::Tensor newton_schulz_direct(const at::Tensor& g, const NewtonSchulzOptions& options = {});
@@ -23,13 +24,13 @@ at::Tensor newton_schulz_direct(const at::Tensor& g, const NewtonSchulzOptions& 
 // The same polynomial, gathered: X_t = P_t X_0 where P_t is a polynomial in the r×r Gram matrix of X_0, so the long
 // side is touched twice instead of 2·steps times. The r×r part is in fp64, because the Gram matrix squares the
 // condition number.
-at::Tensor newton_schulz_gram(const at::Tensor& g, const NewtonSchulzOptions& options = {});
+at::Tensor newton_schulz_gram(const at::Tensor& g, const NewtonSchulzOptions& options = {}, at::Tensor* gram = nullptr);
 
-// ||O Oᵀ - I||_F / sqrt(short side) of each matrix of a batch [n, rows, cols], added to a mean that leaves zero
-// matrices out.
+// ||O Oᵀ - I||_F / sqrt(short side) of each matrix of a batch, by its newton_schulz()'s gram, added to a mean that
+// leaves zero matrices out.
 class OrthogonalityError {
  public:
-  void add(const at::Tensor& o);
+  void add(const at::Tensor& gram);
   double mean() const { return count_ == 0 ? 0 : sum_ / static_cast<double>(count_); }
 
  private:

@@ -121,8 +121,9 @@ void write_weights(const ModelPackage& base, const std::map<std::string, Factors
   report.rounding_loss = sums.update > 0 ? std::sqrt(sums.loss / sums.update) : 0;
 }
 
-// fp32 logits [T, V] of the probe text, one layer in memory at a time; `factors` join their linears as a side path.
-at::Tensor probe_logits(const ModelPackage& model, const std::vector<int32_t>& tokens,
+// What the probe text's fp32 logits are made of, one layer in memory at a time: [T, D] after the final norm. `factors`
+// join their linears as a side path.
+at::Tensor probe_hidden(const ModelPackage& model, const std::vector<int32_t>& tokens,
                         const std::map<std::string, Factors, std::less<>>& factors) {
   const at::NoGradGuard no_grad;
   const LayerStreamOptions options;
@@ -144,10 +145,35 @@ at::Tensor probe_logits(const ModelPackage& model, const std::vector<int32_t>& t
   };
   run_layers(model, state, options, 0, model.config.num_hidden_layers, visit);
   finish_corpus(model, state, options);
-  return at::linear(state.hidden[0], load_lm_head(model, at::kFloat, at::kCPU));
+  return state.hidden[0];
 }
 
-double rms(const at::Tensor& x) { return std::sqrt(x.square().mean().item<double>()); }
+// Rows [begin, begin + rows) of the LM head, fp32.
+at::Tensor head_rows(const ModelPackage& model, int64_t begin, int64_t rows) {
+  const char* name = model.config.tie_word_embeddings ? "model.embed_tokens.weight" : "lm_head.weight";
+  at::Tensor block = at::empty({rows, model.config.hidden_size}, at::kFloat);
+  model.weights->read_rows(name, begin, rows, {block.mutable_data_ptr<float>(), static_cast<size_t>(block.numel())});
+  model.weights->forget_pages();
+  return block;
+}
+
+// Sums over the logits, gathered a block of the vocabulary at a time: neither a head nor its logits are ever whole.
+struct LogitSums {
+  double count = 0, expected = 0, difference = 0, effect = 0, largest_difference = 0;
+
+  // [T, n] of base + adapter, the merged folder and the base.
+  void add(const at::Tensor& with_adapter, const at::Tensor& merged, const at::Tensor& base) {
+    const auto squares = [](const at::Tensor& x) { return x.square().sum(at::kDouble).item<double>(); };
+    const auto off = merged - with_adapter;
+    count += static_cast<double>(off.numel());
+    expected += squares(with_adapter);
+    difference += squares(off);
+    effect += squares(with_adapter - base);
+    const double largest = off.abs().max().item<double>();  // NaN must not lose against a number
+    if (!(largest <= largest_difference)) largest_difference = largest;
+  }
+  double rms(double squares) const { return std::sqrt(squares / count); }
+};
 
 // Of the logits' rms. Rounding W + D to 8 (11) bits moves them by a few hundredths (thousandths) of their size at most;
 // in fp32 only the order of sums differs.
@@ -172,16 +198,24 @@ void prove_merge(const ModelPackage& base, const std::map<std::string, Factors, 
   }
   const ModelPackage merged = open_model(out);
   const auto tokens = base.tokenizer->encode(kProbeText);
-  const auto expected = probe_logits(base, tokens, factors);
-  const auto found = probe_logits(merged, tokens, {});
-  const auto difference = found - expected;
+  const auto with_adapter = probe_hidden(base, tokens, factors), merged_hidden = probe_hidden(merged, tokens, {}),
+             base_hidden = probe_hidden(base, tokens, {});
+  LogitSums sums;
+  const int64_t vocabulary = base.config.vocab_size,
+                block = std::max<int64_t>(1, kBlockValues / base.config.hidden_size);
+  for (int64_t begin = 0; begin < vocabulary; begin += block) {
+    const int64_t rows = std::min(block, vocabulary - begin);
+    const auto base_rows = head_rows(base, begin, rows).t();
+    sums.add(at::mm(with_adapter, base_rows), at::mm(merged_hidden, head_rows(merged, begin, rows).t()),
+             at::mm(base_hidden, base_rows));
+  }
   report.probe_tokens = static_cast<int64_t>(tokens.size());
-  report.max_logit_difference = difference.abs().max().item<double>();
-  report.rms_logit_difference = rms(difference);
-  report.rms_adapter_effect = rms(expected - probe_logits(base, tokens, {}));
+  report.max_logit_difference = sums.largest_difference;
+  report.rms_logit_difference = sums.rms(sums.difference);
+  report.rms_adapter_effect = sums.rms(sums.effect);
   // The second term keeps the proof sharp for a small adapter: a wrong scale or a swapped pair moves the logits by a
   // sizeable part of its effect.
-  const double allowed = rounding_allowance(dtype) * rms(expected) + 0.01 * report.rms_adapter_effect;
+  const double allowed = rounding_allowance(dtype) * sums.rms(sums.expected) + 0.01 * report.rms_adapter_effect;
   if (report.rms_logit_difference <= allowed) return;  // false for NaN too
   throw Error(
       ErrorKind::kNumeric, out.string(),

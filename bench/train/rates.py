@@ -3,9 +3,10 @@
 prints the held-out KL to the teacher. Kept results are not measured again: a stopped run goes on.
 
     python bench/train/rates.py --potstill build/release/potstill --student runs/NAME/prune --teacher runs/NAME/teach \\
-        --data pairs.jsonl --out rates [--ranks 8,16,32,64] [--only muon:original,adamw] [--epochs 1]
+        --data pairs.jsonl --out rates [--ranks 8,16,32,64] [--only muon:original,adamw] [--rates 0.01,0.02] [--epochs 1]
 
-lora_alpha is twice the rank, as by default. The grid of each optimizer is in steps of about 2 around its default.
+lora_alpha is twice the rank, as by default. The grid of each optimizer is in steps of about 2 around its default; --rates takes
+another.
 """
 import argparse
 import json
@@ -29,7 +30,7 @@ def measure(options, rule, rank, rate):
     if not kept.exists():
         folder = options.out / name
         shutil.rmtree(folder, ignore_errors=True)
-        command = [options.potstill, "-q", "train", "--student", options.student, "--teacher", options.teacher, "--data", options.data,
+        command = [options.potstill, "-q", "--threads", options.threads, "train", "--student", options.student, "--teacher", options.teacher, "--data", options.data,
                    "--rank", rank, "--lora-alpha", 2 * rank, "--lr", rate, "--epochs", options.epochs, "--seed", options.seed,
                    "--on-divergence", "stop", "--out", folder, *RULES[rule][0]]
         done = subprocess.run([str(c) for c in command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
@@ -52,6 +53,8 @@ def main():
     parser.add_argument("--out", required=True, type=pathlib.Path)
     parser.add_argument("--ranks", default="8,16,32,64")
     parser.add_argument("--only", default=",".join(RULES))
+    parser.add_argument("--rates", default="", help="in the place of the grid; with one optimizer in --only")
+    parser.add_argument("--threads", default="2")
     parser.add_argument("--epochs", default="1")
     parser.add_argument("--seed", default="1")
     options = parser.parse_args()
@@ -59,7 +62,7 @@ def main():
     ranks = [int(r) for r in options.ranks.split(",")]
     before = None
     for rule in options.only.split(","):
-        rates = RULES[rule][1]
+        rates = [float(r) for r in options.rates.split(",")] if options.rates else RULES[rule][1]
         table = {}
         for rank in ranks:  # rank by rank, so that a stopped run has whole rows
             for rate in rates:

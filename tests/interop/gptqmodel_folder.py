@@ -53,6 +53,12 @@ def transformers_nll(folder):
     return float(out.strip().splitlines()[-1])
 
 
+def run_peer(command):
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode != 0:
+        raise SystemExit(f"{' '.join(map(str, command))}\n{done.stdout[-3000:]}")
+
+
 def agree(what, a, b, tolerance):
     good = abs(a - b) <= tolerance
     print(f"{what}: theirs {a:.6f}, potstill {b:.6f}{'' if good else '  DIFFERENT'}", flush=True)
@@ -70,12 +76,10 @@ def main():
                        stdout=subprocess.DEVNULL)
         peers = ROOT / "bench/quantize/peers.py"
         few = ["--model", f"{work}/plain", "--text", ROOT / "LICENSE", "--sequences", "4", "--length", "64"]
-        subprocess.run([sys.executable, peers, "gptqmodel", *few, "--out", f"{work}/gptqmodel"], check=True, stdout=subprocess.DEVNULL,
-                       stderr=subprocess.DEVNULL)
+        run_peer([sys.executable, peers, "gptqmodel", *few, "--dtype", "bf16", "--out", f"{work}/gptqmodel"])
         good.append(agree("GPTQModel's own folder", theirs(f"{work}/gptqmodel"), ours(f"{work}/gptqmodel"), 2e-3))
         if llmcompressor:
-            subprocess.run([llmcompressor, peers, "llmcompressor", *few, "--out", f"{work}/llmcompressor"], check=True, stdout=subprocess.DEVNULL,
-                           stderr=subprocess.DEVNULL)
+            run_peer([llmcompressor, peers, "llmcompressor", *few, "--out", f"{work}/llmcompressor"])
             good.append(agree("llm-compressor's folder in transformers", transformers_nll(f"{work}/llmcompressor"), ours(f"{work}/llmcompressor"),
                               2e-3))
     sys.stdout.flush()

@@ -8,7 +8,9 @@
 #include "potstill/edge/batch_model.h"
 #include "potstill/lm/model_package.h"
 #include "potstill/nn/torch_model.h"
+#include "potstill/nn/transformer.h"
 #include "potstill/stages/artifact.h"
+#include "potstill/stages/threads.h"
 
 namespace potstill {
 namespace {
@@ -33,6 +35,12 @@ OpenAiOptions endpoint_options(const DataTeacherSource& source, const SynthConfi
   return options;
 }
 
+// auto: the edge runtime for a GGUF on the CPU, where it writes two to three times as fast as LibTorch.
+bool wants_edge(const std::string& engine, const ModelPackage& package, const std::string& device) {
+  if (engine != "auto") return engine == "edge";
+  return package.format == "gguf" && compute_device(device).is_cpu();
+}
+
 }  // namespace
 
 DataTeacher open_data_teacher(const DataTeacherSource& source, const SynthConfig& config) {
@@ -47,8 +55,8 @@ DataTeacher open_data_teacher(const DataTeacherSource& source, const SynthConfig
   const std::filesystem::path path = source.path_or_url;
   teacher.revision = fingerprint(path);
   const ModelPackage package = open_model(path);
-  if (config.engine == "edge") {
-    edge::EdgeOptions options;
+  if (wants_edge(config.engine, package, source.device)) {
+    edge::EdgeOptions options{.threads = num_threads()};
     options.context = std::min(kEdgeContext, package.config.max_position_embeddings);
     teacher.model =
         std::make_unique<edge::BatchModel>(path, options, static_cast<int>(std::min(kEdgeSlots, config.batch)));

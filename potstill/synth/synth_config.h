@@ -69,7 +69,8 @@ struct SynthConfig {
           "folder of benchmark rows (<task>/<split>.jsonl) that no pair may match; auto: .deps/benchmarks where it is "
           "there; none",
           any());
-    visit("engine", self.engine, "what runs a local teacher: auto, torch, or the edge runtime (GGUF and W4A16)",
+    visit("engine", self.engine,
+          "what runs a local teacher: torch, the edge runtime (GGUF and W4A16), or auto: edge for a GGUF on the CPU",
           one_of({"auto", "torch", "edge"}));
     visit("critic", self.critic, "another model that rates and answers blind: folder, GGUF or endpoint", any());
     visit("critic_model", self.critic_model, "the critic's name, where it is an endpoint", any());

@@ -45,6 +45,11 @@ class Chat:
         self.pending = shown[found:]
         return shown[:found]
 
+    def answered(self):
+        """An answer's closing line, and the next prompt: keys before it meet the terminal's own line editing."""
+        self.read_until("tokens,")
+        self.read_until("> ")
+
     def end(self, keys="/exit\r"):
         self.type(keys)
         end = time.monotonic() + 30
@@ -76,7 +81,7 @@ with tempfile.TemporaryDirectory() as folder:
     chat = Chat(model, "--max-tokens", "4")
     # "hxllo", back over the "llo" to the x and away with it, an "e"; é as one character that Backspace takes whole.
     chat.type("hxllo\x1b[D\x1b[D\x1b[D\x7fe\x1b[F é\x7f\x7f\r")
-    chat.read_until("tokens,")
+    chat.answered()
     chat.type(f"/save {saved}\r")
     chat.read_until("messages saved)")
     expect(f"edited line: {messages()[0]}", messages()[0][0] == {"role": "user", "content": "hello"})
@@ -84,11 +89,11 @@ with tempfile.TemporaryDirectory() as folder:
 
     # Two lines up, changed at its end; then a line that is typed, left for an older one, and come back to.
     chat.type("\x1b[A\x1b[A there\r")
-    chat.read_until("tokens,")
+    chat.answered()
     chat.type("new\x1b[A\x1b[B line\x01a \x05\x17\x17both\r")
-    chat.read_until("tokens,")
+    chat.answered()
     chat.type("\x1b[200~first\rsecond\r\x1b[201~\r")
-    chat.read_until("tokens,")
+    chat.answered()
     chat.type(f"/save {saved}\r")
     chat.read_until("messages saved)")
     asked = [m["content"] for m in messages()[1] if m["role"] == "user"]
@@ -100,9 +105,9 @@ with tempfile.TemporaryDirectory() as folder:
     chat.type("/system Be brief.\r")
     chat.read_until("with that system text")
     chat.type("question\r")
-    chat.read_until("tokens,")
+    chat.answered()
     chat.type("/retry\r")
-    chat.read_until("tokens,")
+    chat.answered()
     chat.type(f"/save {saved}\r")
     chat.read_until("messages saved)")
     expect(f"system text, one question: {messages()[2]}",

@@ -148,11 +148,20 @@ HessianFactor factorize_hessian(const at::Tensor& hessian, QuantOrder order, int
 }
 
 double relative_output_error(const at::Tensor& weight, const at::Tensor& quantized, const at::Tensor& hessian) {
+  return relative_output_errors(weight, std::span(&quantized, 1), hessian).front();
+}
+
+std::vector<double> relative_output_errors(const at::Tensor& weight, std::span<const at::Tensor> quantized,
+                                           const at::Tensor& hessian) {
   const auto h = hessian.to(at::kFloat);
   const auto squared = [&h](const at::Tensor& w) { return (at::mm(w, h) * w).sum(at::kDouble).item<double>(); };
   const auto w = weight.to(at::kFloat);
-  const double signal = squared(w), noise = squared(w - quantized);
-  return signal > 0 ? std::sqrt(std::max(noise, 0.0) / signal) : 0.0;
+  const double signal = squared(w);
+  std::vector<double> errors;
+  for (const auto& q : quantized) {
+    errors.push_back(signal > 0 ? std::sqrt(std::max(squared(w - q), 0.0) / signal) : 0.0);
+  }
+  return errors;
 }
 
 }  // namespace potstill

@@ -4,7 +4,9 @@
 #include <ATen/ATen.h>
 
 #include <cstdint>
+#include <span>
 #include <string>
+#include <vector>
 
 #include "potstill/quant/grid.h"
 
@@ -54,5 +56,8 @@ HessianFactor factorize_hessian(const at::Tensor& hessian, QuantOrder order, int
 
 // ‖(W − Q) X‖ / ‖W X‖ from H: the square root of tr((W−Q) H (W−Q)ᵀ) / tr(W H Wᵀ).  weight, quantized [O, I]
 double relative_output_error(const at::Tensor& weight, const at::Tensor& quantized, const at::Tensor& hessian);
+// The same of several that stand in for one weight.
+std::vector<double> relative_output_errors(const at::Tensor& weight, std::span<const at::Tensor> quantized,
+                                           const at::Tensor& hessian);
 
 }  // namespace potstill

@@ -75,6 +75,11 @@ void OutlierAccumulator::add(const at::Tensor& inputs) {
   const auto max = x.amax(0), min = x.amin(0);
   channel_max_ = channel_max_.defined() ? at::maximum(channel_max_, max) : max;
   channel_min_ = channel_min_.defined() ? at::minimum(channel_min_, min) : min;
+  if (of_tokens_) add_tokens(x);
+  tokens_ += x.size(0);
+}
+
+void OutlierAccumulator::add_tokens(const at::Tensor& x) {
   const auto magnitudes = x.abs();
   token_ratio_ += total_of(magnitudes.amax(1) / at_least_tiny(std::get<0>(magnitudes.median(1))));
   const auto centred = x - x.mean(1, /*keepdim=*/true);
@@ -88,7 +93,6 @@ void OutlierAccumulator::add(const at::Tensor& inputs) {
         std::clamp<int64_t>(static_cast<int64_t>(0.999 * static_cast<double>(flat.numel())), 1, flat.numel());
     quantile_ = std::get<0>(flat.kthvalue(rank)).item<double>();
   }
-  tokens_ += x.size(0);
 }
 
 ActivationOutliers OutlierAccumulator::finish(int64_t layer, std::string tensor) const {

@@ -38,7 +38,7 @@ bool is_held_out(size_t batch, size_t num_batches) {
   return num_batches >= 8 ? batch % 8 == 7 : num_batches > 1 && batch + 1 == num_batches;
 }
 
-constexpr int64_t kLookedAt = 1024;  // tokens whose outliers go into the rows: medians of more would cost a tenth
+constexpr int64_t kLookedAt = 1024;  // tokens whose outliers go into the rows
 
 // What one set's inputs looked like.
 struct Seen {
@@ -46,7 +46,7 @@ struct Seen {
 
   void add(const at::Tensor& inputs, const at::Tensor& reference, size_t batch, size_t num_batches, bool magnitudes) {
     if (batch == 0) {
-      OutlierAccumulator first;
+      OutlierAccumulator first(/*of_tokens=*/false);
       first.add(inputs.slice(0, 0, std::min(inputs.size(0), kLookedAt)));
       look = first.finish(0, {});
     }
@@ -232,12 +232,14 @@ class LayerPass {
       install(set.names[i], weight);
       auto& module = result_.modules[index];
       module.weight = weight;
+      const at::Tensor stand_ins[] = {dequantize(weight), dequantize(round_to_nearest(parts[i], plain))};
+      const auto errors = relative_output_errors(parts[i], stand_ins, h);
       module.row = {.layer = layer_,
                     .module = set.names[i],
                     .bits = grid.bits,
                     .group_size = grid.group_size,
-                    .relative_error = relative_output_error(parts[i], dequantize(weight), h),
-                    .rounding_error = relative_output_error(parts[i], dequantize(round_to_nearest(parts[i], plain)), h),
+                    .relative_error = errors[0],
+                    .rounding_error = errors[1],
                     .tokens = seen.statistics.num_tokens(),
                     .input_kurtosis = seen.look.excess_kurtosis,
                     .input_peak = seen.look.channel_max_to_median,

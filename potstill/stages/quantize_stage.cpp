@@ -10,6 +10,7 @@
 #include "potstill/base/error.h"
 #include "potstill/base/jsonl.h"
 #include "potstill/base/log.h"
+#include "potstill/base/machine.h"
 #include "potstill/formats/quantized_checkpoint.h"
 #include "potstill/lm/model_origin.h"
 #include "potstill/lm/model_package.h"
@@ -189,6 +190,7 @@ StageKey quantize_key(const QuantizeInputs& inputs, const QuantizeConfig& config
 }
 
 void run_quantize_stage(const QuantizeInputs& inputs, const QuantizeConfig& config, ArtifactWriter& out) {
+  keep_freed_memory();  // a batch's buffers serve the next one; each layer gives back what is left
   const ModelPackage model = open_source(inputs.model, config.dequantize);
   QuantizeSettings settings = resolve_settings(config, model.config);
   require_consumers(

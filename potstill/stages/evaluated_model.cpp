@@ -114,7 +114,9 @@ std::unique_ptr<LanguageModel> OpenedModel::open(const std::string& engine, bool
       throw Error(ErrorKind::kUsage, adapter_.string(), "is an adapter, which the edge runtime does not run",
                   "merge it first: `potstill merge`");
     }
-    return std::make_unique<edge::EdgeModel>(model_.path, edge::EdgeOptions{.threads = num_threads()});
+    // as `potstill-edge chat` and `serve` run it: the same bits, and the time that a user will see
+    return std::make_unique<edge::EdgeModel>(
+        model_.path, edge::EdgeOptions{.threads = num_threads(), .repack = edge::Repack::kWhereItPays});
   }
   const at::Device device = compute_device(device_);
   const at::ScalarType dtype = compute_dtype(dtype_, device);

@@ -43,7 +43,11 @@ format:  ## clang-format every source file
 	@git ls-files '*.h' '*.cpp' | xargs clang-format -i
 
 tidy: build  ## clang-tidy every source file
-	@git ls-files 'potstill/*.cpp' | xargs -P $(JOBS) -n 4 clang-tidy -p $(BUILD) --quiet
+	@mkdir -p build/tidy  # clang takes no header that gcc compiled beforehand: its source instead; nor all of gcc's flags
+	@cp $(BUILD)/CMakeFiles/torch_pch.dir/cmake_pch.hxx build/tidy/torch_pch.hxx
+	@sed -E 's# -include [^ ]*cmake_pch\.hxx# -include $(CURDIR)/build/tidy/torch_pch.hxx#g; s# -Winvalid-pch##g; s# -f(no-)?tree-[a-z-]+##g' \
+	  $(BUILD)/compile_commands.json >build/tidy/compile_commands.json
+	@git ls-files 'potstill/*.cpp' | xargs -P $(JOBS) -n 4 clang-tidy -p build/tidy --quiet
 
 install: build  ## install both binaries (DESTDIR and PREFIX as usual)
 	@cmake --install $(BUILD) $(if $(PREFIX),--prefix $(PREFIX))

@@ -22,6 +22,7 @@ parser.add_argument("--length", type=int, default=512)
 parser.add_argument("models", nargs="+", help="NAME=FOLDER")
 options = parser.parse_args()
 
+torch.set_grad_enabled(False)
 torch.set_num_threads(len(os.sched_getaffinity(0)))
 model = AutoModelForCausalLM.from_pretrained(options.plain, dtype=torch.float32)
 tokenizer = AutoTokenizer.from_pretrained(options.plain)
@@ -40,9 +41,8 @@ def keep(name):
 linears = {name: module for name, module in model.named_modules() if isinstance(module, torch.nn.Linear) and name != "lm_head"}
 for name, module in linears.items():
     module.register_forward_pre_hook(keep(name))
-with torch.inference_mode():
-    for begin in range(0, len(ids) - options.length + 1, options.length):
-        model(torch.tensor([ids[begin : begin + options.length]]))
+for begin in range(0, len(ids) - options.length + 1, options.length):
+    model(torch.tensor([ids[begin : begin + options.length]]))
 
 
 def errors(folder):

@@ -1,6 +1,5 @@
 #include "potstill/edge/thread_pool.h"
 
-#include <pthread.h>
 #include <sched.h>
 
 #include <algorithm>
@@ -72,12 +71,13 @@ std::vector<int> cpus_to_hold(int num_threads) {
   return cpus;
 }
 
-// A system that refuses leaves the thread free, which costs time alone.
-void hold_to(std::thread& thread, int cpu) {
+// The calling thread: sched_setaffinity, which Android has as well. A system that refuses leaves it free, which costs
+// time alone.
+void hold_to(int cpu) {
   cpu_set_t set;
   CPU_ZERO(&set);
   CPU_SET(cpu, &set);
-  ::pthread_setaffinity_np(thread.native_handle(), sizeof(set), &set);
+  ::sched_setaffinity(0, sizeof(set), &set);
 }
 
 // The thread's own pieces [first, last), front to back, then whatever is left, from the back.
@@ -93,8 +93,11 @@ ThreadPool::ThreadPool(int num_threads) {
   POTSTILL_CHECK(num_threads >= 1 && num_threads <= kMostThreads);
   const auto cpus = cpus_to_hold(num_threads);
   for (int thread = 1; thread < num_threads; ++thread) {
-    workers_.emplace_back([this, thread] { worker(thread); });
-    if (!cpus.empty()) hold_to(workers_.back(), cpus[static_cast<size_t>(thread)]);
+    const int cpu = cpus.empty() ? -1 : cpus[static_cast<size_t>(thread)];
+    workers_.emplace_back([this, thread, cpu] {
+      if (cpu >= 0) hold_to(cpu);
+      worker(thread);
+    });
   }
 }
 

@@ -13,6 +13,7 @@
 #include "potstill/base/check.h"
 #include "potstill/nn/clones.h"
 #include "potstill/nn/small_product.h"
+#include "potstill/nn/value_type.h"
 
 namespace potstill {
 namespace {
@@ -252,15 +253,6 @@ void for_items(int64_t count, const F& f) {
     Scratch scratch;
     for (int64_t item = next++; item < count; item = next++) f(item, scratch);
   });
-}
-
-template <class F>
-void for_type(const at::Tensor& x, F&& f) {
-  if (x.scalar_type() == at::kFloat) {
-    f(float{});
-  } else {
-    f(Bf16Bits{});
-  }
 }
 
 template <class T>

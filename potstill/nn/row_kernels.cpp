@@ -7,6 +7,7 @@
 
 #include "potstill/base/check.h"
 #include "potstill/nn/clones.h"
+#include "potstill/nn/value_type.h"
 
 namespace potstill {
 namespace {
@@ -123,16 +124,6 @@ const T* read(const at::Tensor& x) {
 template <class T>
 T* write(at::Tensor& x) {
   return reinterpret_cast<T*>(x.mutable_data_ptr());
-}
-
-// f(T{}) with T the values' type.
-template <class F>
-void for_type(const at::Tensor& x, F&& f) {
-  if (x.scalar_type() == at::kFloat) {
-    f(float{});
-  } else {
-    f(Bf16Bits{});
-  }
 }
 
 }  // namespace

@@ -123,6 +123,7 @@ void run_train_stage(const TrainInputs& inputs, const DistillConfig& config, con
   out.record("held_out", to_json(result.held_out));
   out.measure("tokens_per_s", result.tokens_per_s);
   out.measure("planned_peak_bytes", total_bytes(planned));
+  out.measure("resident_before_bytes", planned.empty() ? 0 : planned.front().bytes);
   if (group) out.measure("ranks", group->size());
   out.record("arithmetic", at::toString(setup.student.dtype()));
 }

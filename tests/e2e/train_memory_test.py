@@ -34,10 +34,12 @@ with tempfile.TemporaryDirectory() as folder:
     subprocess.run([*base, "--dtype", "fp32", "teach", "--teacher", models / "tiny_llama.gguf", "--data", "pairs.jsonl", "--out", "tiny"],
                    check=True, stdout=subprocess.DEVNULL)
     write_random_model("student", "tiny", hidden=384, inner=1536, heads=6, kv_heads=2, layers=8, vocabulary=261)
+    subprocess.run([*base, "--dtype", "fp32", "teach", "--teacher", "student", "--data", "pairs.jsonl", "--out", "cache"], check=True,
+                   stdout=subprocess.DEVNULL)
     for dtype in ("fp32", "bf16") if has_bf16 else ("fp32",):
         for checkpoints in ("off", "on"):
             out = f"{dtype}-{checkpoints}"
-            subprocess.run([*base, "--dtype", dtype, "train", "--student", "student", "--teacher", "tiny", "--data", "pairs.jsonl", "--out", out,
+            subprocess.run([*base, "--dtype", dtype, "train", "--student", "student", "--teacher", "cache", "--data", "pairs.jsonl", "--out", out,
                             "--batch-size", "12", "--tokens-per-batch", "100000", "--held-out", "0", "--lr", "1e-6",
                             "--checkpoint-activations", checkpoints], check=True, stdout=subprocess.DEVNULL)
             measured = json.load(open(f"{out}/artifact.json"))["measured"]

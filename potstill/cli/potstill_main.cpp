@@ -89,6 +89,7 @@ int report_foreign(std::string_view what) {
 
 int main(int argc, char** argv) {
   potstill::install_interrupt_handler();
+  potstill::limit_kernel_cache();
   try {
     return potstill::run(argc, argv);
   } catch (const potstill::Error& error) {

@@ -66,12 +66,13 @@ Agreement measure_agreement(const Transformer& student, const TeacherSignal& tea
   const auto offsets = answer_position_offsets(data);
   const int64_t vocab_limit = std::min(teacher.vocab_limit(), student.lm_head.size(0));
   const auto head = student.lm_head.narrow(0, 0, vocab_limit);
+  const int64_t chunk = std::min<int64_t>(loss_rows, 32);  // a comparison holds seven tables of logits
   AgreementSums sums;
   for (const AnswerBatch& batch :
        make_answer_batches(data, offsets, share_of_rank(records, group), tokens_per_batch, student.device())) {
     const auto hidden = student.hidden_states(batch.packed, false, batch.rows);
-    for (int64_t begin = 0; begin < hidden.size(0); begin += loss_rows) {
-      const int64_t count = std::min(loss_rows, hidden.size(0) - begin);
+    for (int64_t begin = 0; begin < hidden.size(0); begin += chunk) {
+      const int64_t count = std::min(chunk, hidden.size(0) - begin);
       teacher.compare(head_logits(hidden.narrow(0, begin, count), head), batch.labels.narrow(0, begin, count),
                       batch.positions.narrow(0, begin, count), sums);
     }

@@ -97,6 +97,7 @@ class Run {
         go_back(diverged.what);
         continue;
       }
+      keep_to_plan();
       const bool last = done_ == static_cast<int64_t>(plan_.size());
       if (last || (config_.eval_every > 0 && done_ % config_.eval_every == 0)) measure();
       const bool interrupted = hooks_.group ? interrupted_ : interrupt_requested();
@@ -127,12 +128,20 @@ class Run {
   }
 
   void plan_memory() {
+    return_freed_memory();
     const uint64_t resident = rss_bytes();
     const auto table = [&](bool checkpoints) {
       return training_memory(student_, adapter_, config_, resident, largest_batch(), checkpoints);
     };
     checkpoint_activations_ = choose_checkpointing(config_, table(false), resident, available_memory_bytes());
-    if (hooks_.on_plan) hooks_.on_plan(table(checkpoint_activations_), checkpoint_activations_);
+    const auto rows = table(checkpoint_activations_);
+    planned_bytes_ = total_bytes(rows);
+    if (hooks_.on_plan) hooks_.on_plan(rows, checkpoint_activations_);
+  }
+
+  // Batches of many sizes leave holes in what the allocator keeps, which would add up over the steps.
+  void keep_to_plan() const {
+    if (static_cast<double>(rss_bytes()) > 1.05 * static_cast<double>(planned_bytes_)) return_freed_memory();
   }
 
   // All ranks train the same thing, and go on from rank 0's checkpoint.
@@ -335,7 +344,8 @@ class Run {
     const auto smooth = [&](double before, double now) { return done_ == 0 ? now : 0.8 * before + 0.2 * now; };
     const double nats = config_.alpha * log.kl + (1 - config_.alpha) * log.ce;  // the loss without T²
     const double smoothed = smooth(smoothed_, log.loss), smoothed_nats = smooth(nats_, nats);
-    if (done_ > 0 && smoothed > 3 * lowest_) {
+    constexpr double kNoise = 0.01;  // nats: where teacher and student agree, a loss of nothing is no divergence's start
+    if (done_ > 0 && smoothed > 3 * lowest_ && smoothed_nats > kNoise) {
       throw Diverged{
           fmt::format("training diverges: the loss rose to {:.3g} (smoothed) from {:.3g}", smoothed, lowest_)};
     }
@@ -470,6 +480,7 @@ class Run {
   bool checkpoint_activations_ = false;
   bool interrupted_ = false;  // some rank was
   double slowest_step_ = 0;   // seconds
+  uint64_t planned_bytes_ = 0;
   std::unique_ptr<DeltaNorms> deltas_;
   double flops_per_second_ = 0;
 };

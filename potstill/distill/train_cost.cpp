@@ -64,8 +64,9 @@ std::vector<MemoryRow> training_memory(const Transformer& student, const LoraAda
   const auto width = static_cast<uint64_t>(student.config.hidden_size);
   const uint64_t inside = kept_by_layer(student, config.rank, element);
   const uint64_t kept = checkpoint_activations ? layers * element * width + inside : layers * inside;
-  // Of one layer on the way back: gradients of its widest tensors.
-  const uint64_t moving = element * (4 * width + 4 * static_cast<uint64_t>(student.config.intermediate_size));
+  // Of one layer on the way back: gradients of its widest tensors; a norm is differentiated in fp32.
+  const uint64_t moving = element * (4 * width + 4 * static_cast<uint64_t>(student.config.intermediate_size)) +
+                          (element == 2 ? 4 * 4 * width : 0);
   const auto vocabulary = static_cast<uint64_t>(student.lm_head.size(0));
   const auto rows = static_cast<uint64_t>(std::min(config.loss_rows, std::max<int64_t>(1, largest.answer_tokens)));
   const uint64_t factors = 4 * factor_values(adapter);

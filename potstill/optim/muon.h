@@ -9,7 +9,10 @@
 
 namespace potstill {
 
-// How the rate depends on a parameter's shape [out, in].
+// How the rate depends on a parameter's shape [out, in]. From an AdamW rate n, which moves an entry by 0.2 n to 0.4 n in
+// a step (root mean square): an orthogonal direction has entries of 1 / sqrt(max(out, in)), so kMatchRmsAdamw takes n
+// itself; kOriginal moves A [r, in] alike at 0.2 n sqrt(in), and B [out, r] then sqrt(in / r) times as far;
+// kSpectralUnclamped, whose factor for A is sqrt(r / in), at 0.2 n in / sqrt(r).
 enum class MuonScale {
   kOriginal,           // sqrt(max(1, out / in)): an update's spectral norm. LoRA's A gets 1, B gets sqrt(out / r).
   kMatchRmsAdamw,      // 0.2 · sqrt(max(out, in)): entries move about as far as AdamW's at the same rate (Moonlight)

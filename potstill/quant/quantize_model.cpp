@@ -1,9 +1,6 @@
 #include "potstill/quant/quantize_model.h"
 
 #include <fmt/format.h>
-#ifdef __GLIBC__
-#include <malloc.h>
-#endif
 
 #include <algorithm>
 
@@ -12,6 +9,7 @@
 #include "potstill/base/error.h"
 #include "potstill/base/interrupt.h"
 #include "potstill/base/log.h"
+#include "potstill/base/machine.h"
 #include "potstill/quant/memory_plan.h"
 #include "potstill/quant/sensitivity.h"
 
@@ -35,13 +33,6 @@ int64_t resolve_group_size(const std::string& word, const ModelConfig& model) {
   const char* const linears[] = {"q_proj, k_proj, v_proj, gate_proj, up_proj", "o_proj", "down_proj"};
   for (size_t i = 0; i < std::size(widths); ++i) require_group_divides(size, widths[i], linears[i]);
   return size;
-}
-
-// Buffers of many sizes leave holes, which would add up over the layers.
-void give_back_freed_memory() {
-#ifdef __GLIBC__
-  malloc_trim(0);
-#endif
 }
 
 // Counts the linears that ended on the last resort; a few are a nuisance, many are a wrong model.
@@ -177,7 +168,7 @@ void quantize_model(const ModelPackage& model, std::span<const std::vector<Token
                    quantize_layer(layer, weights, state, reference, context, finished ? &*finished : nullptr);
                if (!finished) keeper.save(result);
                last_resorts.add(result);
-               give_back_freed_memory();
+               return_freed_memory();  // buffers of many sizes leave holes, which would add up over the layers
                progress.advance(1, fmt::format("down_proj error {:.3f}", result.modules.back().row.relative_error));
              });
   last_resorts.require_few();

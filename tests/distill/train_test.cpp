@@ -215,6 +215,16 @@ TEST(TrainLora, StopsWhenItDiverges) {
   EXPECT_THROW(train_lora(tiny.student, teacher, tiny.data, config, 7), Error);
 }
 
+TEST(TrainLora, TakesTheRoundingOfAStudentThatIsItsOwnTeacherForNoDivergence) {
+  Tiny tiny;
+  const tiny::ModelSignal teacher(tiny.student, tiny.data);
+  auto config = small_config();
+  config.lr = 1e-6;
+  config.on_divergence = "stop";
+  const auto result = train_lora(tiny.student, teacher, tiny.data, config, 7);
+  EXPECT_NEAR(result.final_loss, 0, 1e-5);
+}
+
 TEST(TrainLora, GoesBackToItsBestStepAtATenthOfTheRateWhenItDiverges) {
   const Tiny tiny;
   const auto teacher = tiny.signal();

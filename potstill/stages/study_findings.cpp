@@ -42,12 +42,22 @@ StudyFinding difference(const std::string& question, const SeededScores& first, 
   return finding;
 }
 
-// A number of which every seed gives one value, seed by seed.
-StudyFinding number_difference(const std::string& question, const StudyModel& first, const StudyModel& second,
-                               const std::string& number, const std::string& higher, const std::string& lower) {
-  const auto &a = first.numbers.at(number), &b = second.numbers.at(number);
+// KL to the teacher on the held-out pairs, of each seed; empty where it was not measured.
+std::vector<double> kl_of(const StudyModel* model) {
+  if (model == nullptr) return {};
+  const auto found = model->numbers.find("kl");
+  return found == model->numbers.end() ? std::vector<double>() : found->second;
+}
+
+std::vector<double> by_seed(const std::vector<double>& a, const std::vector<double>& b) {
   std::vector<double> differences;
-  for (size_t i = 0; i < a.size(); ++i) differences.push_back(a[i] - b[i]);
+  for (size_t i = 0; i < std::min(a.size(), b.size()); ++i) differences.push_back(a[i] - b[i]);
+  return differences;
+}
+
+// Nats of which every seed gives one value.
+StudyFinding nats(const std::string& question, const std::vector<double>& differences, const std::string& higher,
+                  const std::string& lower) {
   const MeanInterval mean = mean_interval(differences);
   StudyFinding finding{.question = question,
                        .estimate = mean.mean,
@@ -58,12 +68,19 @@ StudyFinding number_difference(const std::string& question, const StudyModel& fi
   if (std::isnan(finding.low)) {
     finding.answer = fmt::format("{:+.3f} nats with one seed, whose scatter is not known", finding.estimate);
   } else if (finding.low <= 0 && finding.high >= 0) {
-    finding.answer = fmt::format("no difference shown at {} seeds", a.size());
+    finding.answer = fmt::format("no difference shown at {} seeds", differences.size());
   } else {
     finding.answer = fmt::format("{} by {:.3f} nats at {} seeds", finding.estimate > 0 ? higher : lower,
-                                 std::abs(finding.estimate), a.size());
+                                 std::abs(finding.estimate), differences.size());
   }
   return finding;
+}
+
+void add_kl(const std::string& question, const StudyModel* first, const StudyModel* second,
+            std::vector<StudyFinding>& findings) {
+  const auto differences = by_seed(kl_of(first), kl_of(second));
+  if (differences.empty()) return;
+  findings.push_back(nats(question, differences, "farther from the teacher", "nearer to the teacher"));
 }
 
 // Accuracy before and after quantization: what an arm loses.
@@ -112,6 +129,25 @@ void add_drops(const std::vector<StudyArm>& arms, const std::string& first, cons
   for (const auto& drop : drops) findings.push_back(drop_finding(drop));
 }
 
+// What quantization adds to the KL, which shows where accuracy on a few hundred rows does not.
+void add_kl_drops(const std::vector<StudyArm>& arms, const std::string& first, const std::string& second,
+                  std::vector<StudyFinding>& findings) {
+  const auto added = [&](const std::string& arm) {
+    return by_seed(kl_of(model_of(arms, arm, "S''")), kl_of(model_of(arms, arm, "S'")));
+  };
+  const auto differences = by_seed(added(first), added(second));
+  if (!differences.empty()) {
+    findings.push_back(nats(fmt::format("KL added by quantization: {} minus {}", first, second), differences,
+                            fmt::format("{} loses more", first), fmt::format("{} loses more", second)));
+  }
+  for (const auto& arm : arms) {
+    if (const auto own = added(arm.name); !own.empty()) {
+      findings.push_back(nats(fmt::format("KL added by quantization to {}", arm.name), own, "farther from the teacher",
+                              "nearer to the teacher"));
+    }
+  }
+}
+
 // `label` of each arm against that of `against`.
 void add_against(const std::vector<StudyArm>& arms, const std::string& label, const std::string& against,
                  std::vector<StudyFinding>& findings) {
@@ -127,23 +163,25 @@ void add_against(const std::vector<StudyArm>& arms, const std::string& label, co
 }
 
 std::vector<StudyFinding> findings_of_ablation(const std::vector<StudyArm>& arms) {
-  std::vector<StudyFinding> findings;
+  std::vector<StudyFinding> findings, kl;
   if (arms.empty()) return findings;
   const auto compare = [&](const char* first, const char* second, const std::string& better, const std::string& worse) {
     const auto *a = model_of(arms, arms[0].name, first), *b = model_of(arms, arms[0].name, second);
     if (a == nullptr || b == nullptr) return;
     findings.push_back(difference(fmt::format("{} against {}", first, second), a->correct, b->correct, better, worse));
+    add_kl(fmt::format("KL of {} minus that of {}", first, second), a, b, kl);
   };
   compare("S''", "S1 + GPTQ", "the framework is better than GPTQ alone", "the framework is worse than GPTQ alone");
   compare("S'", "S1", "distillation helps", "distillation hurts");
   compare("S''", "S'", "quantization helps", "quantization costs");
   compare("S1 + GPTQ", "S1", "GPTQ helps", "GPTQ costs");
   compare("S1 + GPTQ", "S1 + RTN", "GPTQ is better than rounding", "GPTQ is worse than rounding");
+  findings.insert(findings.end(), kl.begin(), kl.end());
   return findings;
 }
 
 std::vector<StudyFinding> findings_of_calibration(const std::vector<StudyArm>& arms) {
-  std::vector<StudyFinding> findings;
+  std::vector<StudyFinding> findings, kl;
   for (const int64_t size : {128, 256, 64, 16}) {  // 128 is what the method takes: the verdict
     const auto name = [&](const char* source) { return fmt::format("{} {}", source, size); };
     for (const char* source : {"random", "mixed"}) {
@@ -152,8 +190,10 @@ std::vector<StudyFinding> findings_of_calibration(const std::vector<StudyArm>& a
       findings.push_back(difference(fmt::format("calibration by D_gen against {} text, {} sequences", source, size),
                                     own->correct, other->correct, "D_gen is better",
                                     fmt::format("{} text is better", source)));
+      add_kl(fmt::format("KL by D_gen minus that by {} text, {} sequences", source, size), own, other, kl);
     }
   }
+  findings.insert(findings.end(), kl.begin(), kl.end());
   return findings;
 }
 
@@ -181,11 +221,9 @@ std::vector<StudyFinding> findings_of_tokenizer(const std::vector<StudyArm>& arm
   std::vector<StudyFinding> findings;
   const auto kl = [&](const char* arm, const char* label, const char* other_arm, const char* other_label) {
     const auto *first = model_of(arms, arm, label), *second = model_of(arms, other_arm, other_label);
-    if (first == nullptr || second == nullptr) return;
-    findings.push_back(number_difference(std::string_view(arm) == other_arm
-                                             ? fmt::format("KL of {} after training minus before, {}", label, arm)
-                                             : fmt::format("KL of {} of {} minus that of {}", label, arm, other_arm),
-                                         *first, *second, "kl", "farther from the teacher", "nearer to the teacher"));
+    add_kl(std::string_view(arm) == other_arm ? fmt::format("KL of {} after training minus before, {}", label, arm)
+                                              : fmt::format("KL of {} of {} minus that of {}", label, arm, other_arm),
+           first, second, findings);
   };
   kl("misaligned", "S'", "aligned", "S'");
   for (const char* arm : {"aligned, ULD", "other ids, ULD", "fewer merges, ULD"}) kl(arm, "S'", "aligned", "S'");
@@ -207,6 +245,7 @@ std::vector<StudyFinding> study_findings(const std::string& kind, const std::vec
     add_drops(arms, "adamw", "muon", findings);
     add_against(arms, "S''", "adamw", findings);
     add_against(arms, "S'", "adamw", findings);
+    add_kl_drops(arms, "adamw", "muon", findings);
   }
   if (kind == "switch") {
     add_against(arms, "S''", "muon", findings);

@@ -98,9 +98,12 @@ std::string study_table(const StudyResult& result) {
   std::vector<std::vector<std::string>> findings{{"question", "estimate", "95 % interval", "answer"}};
   for (const auto& finding : result.findings) {
     const std::string unit = finding.unit == "ratio" ? "" : " " + finding.unit;
+    const int digits = finding.unit == "nats" ? 3 : 2;
     findings.push_back(
-        {finding.question, std::isfinite(finding.estimate) ? fmt::format("{:.2f}{}", finding.estimate, unit) : "",
-         std::isfinite(finding.low) ? fmt::format("{:.2f} to {:.2f}", finding.low, finding.high) : "", finding.answer});
+        {finding.question,
+         std::isfinite(finding.estimate) ? fmt::format("{:.{}f}{}", finding.estimate, digits, unit) : "",
+         std::isfinite(finding.low) ? fmt::format("{:.{}f} to {:.{}f}", finding.low, digits, finding.high, digits) : "",
+         finding.answer});
   }
   if (findings.size() > 1) text += "\n\n" + text_table(findings);
   if (!result.findings.empty()) {

@@ -7,6 +7,7 @@ if (D.study) {
   const withInterval = (m, scale, digits) => !present(m.mean) ? "–" : (scale * m.mean).toFixed(digits) +
     (present(m.low) ? " [" + (scale * m.low).toFixed(digits) + ", " + (scale * m.high).toFixed(digits) + "]" : "");
   const unit = f => f.unit === "ratio" ? "" : " " + f.unit;
+  const digits = f => f.unit === "nats" ? 3 : 2;
 
   const first = S.findings[0];
   if (first) {
@@ -24,12 +25,14 @@ if (D.study) {
   }
   {
     const body = section("findings", "What it shows");
-    table(body, ["question", "estimate", "95 % interval", "answer"], S.findings.map(f => [f.question, present(f.estimate) ? f.estimate.toFixed(2) + unit(f) : "–",
-      present(f.low) ? f.low.toFixed(2) + " to " + f.high.toFixed(2) : "–", el("td", { class: "text" }, f.answer)]));
-    const differences = S.findings.filter(f => f.unit === "points" && present(f.low)).reverse();
-    if (differences.length) plot(body, "Differences in points of accuracy, 95 % intervals", [{ x: differences.map(f => f.estimate), y: differences.map(f => f.question), mode: "markers", type: "scatter",
-      error_x: { type: "data", symmetric: false, array: differences.map(f => f.high - f.estimate), arrayminus: differences.map(f => f.estimate - f.low) }, marker: { size: 9 } }],
-      { height: 140 + 30 * differences.length, showlegend: false, xaxis: { zeroline: true, zerolinewidth: 2, title: { text: "points" } } });
+    table(body, ["question", "estimate", "95 % interval", "answer"], S.findings.map(f => [f.question, present(f.estimate) ? f.estimate.toFixed(digits(f)) + unit(f) : "–",
+      present(f.low) ? f.low.toFixed(digits(f)) + " to " + f.high.toFixed(digits(f)) : "–", el("td", { class: "text" }, f.answer)]));
+    for (const [measure, title] of [["points", "Differences in points of accuracy, 95 % intervals"], ["nats", "Differences in KL to the teacher, 95 % intervals"]]) {
+      const differences = S.findings.filter(f => f.unit === measure && present(f.low)).reverse();
+      if (differences.length) plot(body, title, [{ x: differences.map(f => f.estimate), y: differences.map(f => f.question), mode: "markers", type: "scatter",
+        error_x: { type: "data", symmetric: false, array: differences.map(f => f.high - f.estimate), arrayminus: differences.map(f => f.estimate - f.low) }, marker: { size: 9 } }],
+        { height: 140 + 30 * differences.length, showlegend: false, xaxis: { zeroline: true, zerolinewidth: 2, title: { text: measure } } });
+    }
   }
   {
     const body = section("plots", "Plots"), plots = grid(body);

@@ -26,10 +26,10 @@ at::Tensor correction(const at::Tensor& weight, const at::Tensor& drift, const a
 DriftStatistics::DriftStatistics(int64_t width, at::Device device) : fitted_(width, device) {}
 
 void DriftStatistics::add(const at::Tensor& reference, const at::Tensor& inputs, bool held_out) {
-  const auto x = inputs.to(at::kFloat);
-  if (held_out && !held_out_) held_out_.emplace(x.size(1), x.device());
-  (held_out ? *held_out_ : fitted_).add(x);
+  if (held_out && !held_out_) held_out_.emplace(inputs.size(1), inputs.device());
+  (held_out ? *held_out_ : fitted_).add(inputs);
   if (!reference.defined()) return;
+  const auto x = inputs.to(at::kFloat);
   POTSTILL_CHECK(reference.sizes() == inputs.sizes());
   auto& drift = held_out ? held_out_drift_ : fitted_drift_;
   if (!drift.defined()) drift = at::zeros({x.size(1), x.size(1)}, x.options());

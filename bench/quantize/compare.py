@@ -8,7 +8,8 @@ MODEL is a Hugging Face folder or a GGUF file; the peers get it as float32 safet
 16,384 tokens in windows of 512.
 
 --peer-sequences 16,32 runs each peer twice with fewer windows and goes on along the line through the two; the table says so. Runs are
-chosen by --only (ours-standard, ours-best, ours-standard-bf16, gptqmodel, gptqmodel-bf16, llmcompressor, llmcompressor-static).
+chosen by --only (ours-standard, ours-best, ours-standard-bf16, ours-best-bf16, gptqmodel, gptqmodel-bf16, llmcompressor,
+llmcompressor-static, …); a share is of the faster peer in the same dtype.
 
     python bench/quantize/compare.py --potstill … --model MODEL --text train.txt --wide
 
@@ -44,8 +45,8 @@ options = parser.parse_args()
 PEERS = {"gptqmodel": ("gptqmodel", "fp32", "none"), "gptqmodel-bf16": ("gptqmodel", "bf16", "none"),
          "llmcompressor": ("llmcompressor", "fp32", "none"), "llmcompressor-static": ("llmcompressor", "fp32", "static"),
          "llmcompressor-awq": ("llmcompressor-awq", "fp32", "none")}
-OURS = {"ours-standard": [], "ours-best": ["--quality", "best"], "ours-standard-bf16": ["--dtype", "bf16"], "ours-awq": ["--method", "awq"],
-        "ours-rtn": ["--method", "rtn"]}
+OURS = {"ours-standard": ["--dtype", "fp32"], "ours-standard-bf16": ["--dtype", "bf16"], "ours-best": ["--dtype", "fp32", "--quality", "best"],
+        "ours-best-bf16": ["--dtype", "bf16", "--quality", "best"], "ours-awq": ["--dtype", "fp32", "--method", "awq"], "ours-rtn": ["--method", "rtn"]}
 script = pathlib.Path(__file__).with_name("peers.py")
 
 
@@ -109,10 +110,13 @@ def compare():
             rows[name] = ours(name, folder) if name in OURS else peer(name, plain, folder)
             rows[name]["perplexity"] = perplexities(folder)
             print(json.dumps({name: rows[name]}), flush=True)
-    fastest = min((row["seconds"] for name, row in rows.items() if name in PEERS), default=None)
+    def fastest(dtype):
+        return min((row["seconds"] for name, row in rows.items() if name in PEERS and PEERS[name][1] == dtype), default=None)
+
     print(f"\n{'':24s}{'seconds':>9s}{'of the faster peer':>20s}{'peak MB':>9s}  perplexity {options.valid}")
     for name, row in rows.items():
-        share = f"{row['seconds'] / fastest:.2f}" if fastest else ""
+        peer_seconds = fastest(PEERS[name][1] if name in PEERS else "bf16" if name.endswith("-bf16") else "fp32")
+        share = f"{row['seconds'] / peer_seconds:.2f}" if peer_seconds else ""
         print(f"{name:24s}{row['seconds']:9.1f}{share:>20s}{row['peak_mb']:9.0f}  {' / '.join(f'{p:.2f}' for p in row['perplexity'])}  {row['note']}")
 
 

@@ -175,6 +175,13 @@ std::vector<int64_t> choose_held_out(int64_t count, double share, uint64_t seed)
   return order;
 }
 
+std::vector<int64_t> held_out_lines(const DistillData& data) {
+  std::vector<int64_t> lines;
+  for (const int64_t i : data.held_out) lines.push_back(data.records[static_cast<size_t>(i)].line);
+  std::ranges::sort(lines);
+  return lines;
+}
+
 DistillData load_distill_data(const std::filesystem::path& path, const Tokenizer& tokenizer,
                               const ChatTemplate& chat_template, const DistillDataConfig& config, uint64_t seed) {
   DistillData data;

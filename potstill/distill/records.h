@@ -55,4 +55,7 @@ DistillData load_distill_data(const std::filesystem::path& path, const Tokenizer
 // kind when share > 0 and count > 1. Ascending indices.
 std::vector<int64_t> choose_held_out(int64_t count, double share, uint64_t seed);
 
+// The held-out pairs' lines in their file, in order: what calibration leaves out.
+std::vector<int64_t> held_out_lines(const DistillData& data);
+
 }  // namespace potstill

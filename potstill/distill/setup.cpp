@@ -17,6 +17,7 @@ DistillSetup open_distill_setup(const std::filesystem::path& student, const std:
   const auto manifest = read_json_file(cache / "knowledge.json");
   setup.teacher = open_knowledge(cache, setup.package, setup.data, config, type, where);
   setup.teacher_summary = knowledge_summary(manifest, setup.teacher->quantity());
+  setup.plain_pairs = config.rendering == "plain";
   log_samples(rendered_samples(setup.data, *setup.package.tokenizer), manifest.at("samples"));
   log_info("teacher's knowledge: {}", setup.teacher_summary);
   setup.student = load_transformer(setup.package, type, where);

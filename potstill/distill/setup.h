@@ -19,6 +19,7 @@ struct DistillSetup {
   DistillData data;
   std::unique_ptr<TeacherSignal> teacher;
   std::string teacher_summary;  // knowledge_summary()
+  bool plain_pairs = false;     // read without the chat template
 };
 
 // Tokenizers and data are compared with the cache before a weight is read, and two pairs are logged as they are read.

@@ -38,13 +38,7 @@ void DriftStatistics::add(const at::Tensor& reference, const at::Tensor& inputs,
 
 int64_t DriftStatistics::num_tokens() const { return fitted_.num_tokens() + (held_out_ ? held_out_->num_tokens() : 0); }
 
-at::Tensor DriftStatistics::hessian() const {
-  if (!held_out_) return fitted_.finish();
-  const auto fitted = static_cast<double>(fitted_.num_tokens()),
-             held_out = static_cast<double>(held_out_->num_tokens());
-  auto sum = fitted_.finish().mul_(fitted / (fitted + held_out));
-  return sum.add_(held_out_->finish(), held_out / (fitted + held_out));
-}
+at::Tensor DriftStatistics::hessian() const { return fitted_.finish(held_out_ ? &*held_out_ : nullptr); }
 
 AsymmetricTarget fit_asymmetric_target(const at::Tensor& weight, const DriftStatistics& statistics,
                                        const AsymmetricOptions& options) {

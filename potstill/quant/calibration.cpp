@@ -81,9 +81,10 @@ Drawn draw_records(const CalibrationSource& source, const ModelPackage& model, i
                    uint64_t seed) {
   const auto& path = source.path;
   auto records = read_jsonl(path);
-  // what D_gen keeps back to measure on stays unseen
-  std::erase_if(records, [](const JsonlRecord& record) {
-    return record.value.is_object() && record.value.value("split", nlohmann::json()) == "heldout";
+  // what is kept back to measure on stays unseen
+  std::erase_if(records, [&](const JsonlRecord& record) {
+    return (record.value.is_object() && record.value.value("split", nlohmann::json()) == "heldout") ||
+           std::ranges::binary_search(source.left_out, static_cast<int64_t>(record.line));
   });
   Drawn drawn{.sequences = {}, .available = records.size(), .truncated = 0};
   for (const size_t index : draw(records.size(), count, seed)) {

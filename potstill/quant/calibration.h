@@ -19,6 +19,7 @@ struct CalibrationSource {
   std::filesystem::path path;
   double weight = 1.0;
   bool plain = false;  // pairs as [data] rendering: plain has them, question, a blank and answer, without a template
+  std::vector<int64_t> left_out = {};  // lines of a .jsonl file that are kept to measure on, in order
 };
 
 // "pairs.jsonl", or a mixture "pairs.jsonl:0.5,wiki.txt:0.5" (no weight = 1; only their ratios count). A folder stands
@@ -37,10 +38,10 @@ struct CalibrationSet {
 };
 
 // A .jsonl file: one record, one sequence, cut at sequence_length: Alpaca fields or `messages` in the model's own chat
-// template (BOS once; of a plain source without one), or `text` as it stands; records of the split "heldout" are left
-// out. Any other file is plain text, cut into windows of sequence_length tokens that do not overlap. `count` of them,
-// drawn by the seed; where there are fewer, all, with a warning. Throws Error(kIo | kFormat | kInput): unreadable, a
-// record without text (file and line), nothing to use.
+// template (BOS once; of a plain source without one), or `text` as it stands; records of the split "heldout" and those
+// on lines to be left out are not drawn. Any other file is plain text, cut into windows of sequence_length tokens that
+// do not overlap. `count` of them, drawn by the seed; where there are fewer, all, with a warning. Throws Error(kIo |
+// kFormat | kInput): unreadable, a record without text (file and line), nothing to use.
 CalibrationSet load_calibration(const std::filesystem::path& path, const ModelPackage& model, int64_t count,
                                 int64_t sequence_length, uint64_t seed);
 // Of several sources, each with its share of `count`, in an order that the seed draws.

@@ -41,8 +41,8 @@ LinearFit fit_linears(const at::Tensor& stack, const at::Tensor& hessian, const 
 }
 
 void measure_remedies(const at::Tensor& weight, const at::Tensor& hessian, const DriftStatistics& statistics,
-                      const GridSpec& grid, const QuantizeSettings& settings, ModuleRow& row) {
-  const auto factor = factorize(hessian, statistics.num_tokens(), grid, settings);
+                      const GridSpec& grid, const QuantizeSettings& settings, const HessianFactor& factor,
+                      ModuleRow& row) {
   if (!factor.upper.defined()) return;
   const auto error = [&](const GridSpec& other, const HessianFactor& used, const at::Tensor& seen) {
     return relative_output_error(weight, dequantize(gptq_quantize(weight, used, other, settings.order).weight), seen);
@@ -53,7 +53,10 @@ void measure_remedies(const at::Tensor& weight, const at::Tensor& hessian, const
   if (grid.bits < 8) row.error_with_8_bits = error(wide, factor, h);
   fine.group_size = grid.group_size / 2;
   if (fine.group_size >= kLeastGroup) {
-    row.error_with_half_groups = error(fine, factorize(hessian, statistics.num_tokens(), fine, settings), h);
+    // Only whole groups' order depends on their size.
+    const bool same = settings.order != QuantOrder::kGroupAware;
+    row.error_with_half_groups =
+        error(fine, same ? factor : factorize(hessian, statistics.num_tokens(), fine, settings), h);
   }
   if (!statistics.has_held_out()) return;
   const auto fitted = statistics.fitted_hessian();

@@ -22,8 +22,9 @@ LinearFit fit_linears(const at::Tensor& stack, const at::Tensor& hessian, const 
                       const GridSpec& grid, const QuantizeSettings& settings);
 
 // What would have helped this linear, measured: its error with 8 bits, with groups of half the size, and with an eighth
-// of the tokens kept out of the fit. Fills the row's error_… fields.
+// of the tokens kept out of the fit. Fills the row's error_… fields. factor: the fit's own.
 void measure_remedies(const at::Tensor& weight, const at::Tensor& hessian, const DriftStatistics& statistics,
-                      const GridSpec& grid, const QuantizeSettings& settings, ModuleRow& row);
+                      const GridSpec& grid, const QuantizeSettings& settings, const HessianFactor& factor,
+                      ModuleRow& row);
 
 }  // namespace potstill

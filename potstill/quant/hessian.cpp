@@ -88,14 +88,15 @@ void HessianAccumulator::add(const at::Tensor& inputs) {
   num_tokens_ += inputs.size(0);
 }
 
-at::Tensor HessianAccumulator::finish() const {
-  if (num_tokens_ == 0) {
+at::Tensor HessianAccumulator::finish(const HessianAccumulator* more) const {
+  const int64_t num_tokens = num_tokens_ + (more ? more->num_tokens_ : 0);
+  if (num_tokens == 0) {
     throw Error(ErrorKind::kInput, "calibration", "no token reached this layer",
                 "give calibration text that is not empty");
   }
-  auto full = sum_.triu();
+  auto full = more ? at::add(sum_, more->sum_).triu_() : sum_.triu();
   full.add_(full.triu(1).t());
-  return full.div_(static_cast<double>(num_tokens_));
+  return full.div_(static_cast<double>(num_tokens));
 }
 
 HessianFactor factorize_hessian(const at::Tensor& hessian, QuantOrder order, int64_t group_size, double damp,

@@ -19,7 +19,8 @@ class HessianAccumulator {
 
   void add(const at::Tensor& inputs);  // [T, I], any float dtype, real tokens only
   int64_t num_tokens() const { return num_tokens_; }
-  at::Tensor finish() const;  // [I, I] double, symmetric; throws Error(kInput) when no token was seen
+  // [I, I] double, symmetric; throws Error(kInput) when no token was seen. more: whose tokens count as well.
+  at::Tensor finish(const HessianAccumulator* more = nullptr) const;
 
  private:
   at::Tensor sum_;  // upper block triangle

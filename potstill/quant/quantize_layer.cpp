@@ -259,7 +259,7 @@ class LayerPass {
         module.row.sensitivity = settings_.sensitivity[static_cast<size_t>(layer_) * kNumLinears + index];
       }
       if (finite && !awq() && context_.worst.would_enter(module.row.relative_error)) {
-        measure_remedies(parts[i], hessian, seen.statistics, grid, settings_, module.row);
+        measure_remedies(parts[i], hessian, seen.statistics, grid, settings_, fitted.factor, module.row);
       }
     }
   }

@@ -38,7 +38,9 @@ Agreement measure_quantized(const LoraAdapter& adapter, const std::filesystem::p
   QuantizeSettings settings = resolve_settings(config, merged.config);
   std::vector<std::vector<TokenId>> calibration;
   if (settings.needs_calibration()) {
-    calibration = load_calibration(pairs, merged, std::min(config.sequences, kSequences),
+    const CalibrationSource source{
+        .path = pairs, .weight = 1.0, .plain = setup.plain_pairs, .left_out = held_out_lines(setup.data)};
+    calibration = load_calibration(std::span(&source, 1), merged, std::min(config.sequences, kSequences),
                                    std::min(config.sequence_length, kSequenceLength), seed)
                       .sequences;
   }

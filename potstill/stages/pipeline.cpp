@@ -10,8 +10,10 @@
 #include "potstill/base/atomic_file.h"
 #include "potstill/base/error.h"
 #include "potstill/base/interrupt.h"
+#include "potstill/base/jsonl.h"
 #include "potstill/base/log.h"
 #include "potstill/base/rng.h"
+#include "potstill/distill/records.h"
 #include "potstill/lm/http_client.h"
 #include "potstill/recipe/task_file.h"
 #include "potstill/stages/evaluate_stage.h"
@@ -97,6 +99,7 @@ class Pipeline {
     return options_.replicate == 0 ? seed() : derive_seed(seed(), fmt::format("replicate/{}", options_.replicate));
   }
   void make(std::string_view stage, const StageKey& key, const std::function<void(ArtifactWriter&)>& work);
+  std::vector<int64_t> measured_lines() const;
   void quantize_into(std::string_view stage, const fs::path& model, const std::string& method);
   void check_stage_name(const std::string& name, const char* flag) const;
   void write_plan(const std::vector<StageEstimate>& estimates) const;
@@ -197,13 +200,27 @@ void Pipeline::merge() {
   make("merge", merge_key(inputs), [&](ArtifactWriter& out) { run_merge_stage(inputs, out); });
 }
 
+// The lines of the pairs that training holds out; none where the file names them itself, for calibration reads that.
+std::vector<int64_t> Pipeline::measured_lines() const {
+  const auto lines = read_jsonl(pairs());
+  const bool named = std::ranges::any_of(lines, [](const JsonlRecord& line) {
+    return line.value.is_object() && line.value.value("split", nlohmann::json()) == "heldout";
+  });
+  if (named || recipe_.data.held_out == 0) return {};
+  const ModelPackage package = open_model(student());
+  return held_out_lines(load_distill_data(pairs(), *package.tokenizer, package.chat_template, recipe_.data, seed()));
+}
+
 void Pipeline::quantize_into(std::string_view stage, const fs::path& model, const std::string& method) {
   QuantizeConfig config = recipe_.quantize;
   config.method = method;
   const auto source = [&](const std::string& name) { return name == "synth" ? pairs() : recipe_.resolve(name); };
   const std::string& text = config.calibration.empty() ? std::string("synth") : config.calibration;
   QuantizeInputs inputs{.model = model, .calibration = parse_calibration(text, source)};
-  for (auto& each : inputs.calibration) each.plain = recipe_.data.rendering == "plain";
+  for (auto& each : inputs.calibration) {
+    each.plain = recipe_.data.rendering == "plain";
+    if (each.path == pairs()) each.left_out = measured_lines();
+  }
   make(stage, quantize_key(inputs, config, training_seed()),
        [&](ArtifactWriter& out) { run_quantize_stage(inputs, config, out); });
 }

@@ -184,6 +184,7 @@ StageKey quantize_key(const QuantizeInputs& inputs, const QuantizeConfig& config
     key.inputs.push_back({i == 0 ? "calibration" : fmt::format("calibration-{}", i + 1), inputs.calibration[i].path});
     weights.push_back(inputs.calibration[i].weight);
     if (inputs.calibration[i].plain) key.config["rendering"] = "plain";
+    if (const auto& lines = inputs.calibration[i].left_out; !lines.empty()) key.config["left_out_lines"] = lines;
   }
   if (weights.size() > 1) key.config["calibration_weights"] = weights;
   return key;

@@ -100,6 +100,10 @@ def main():
         faults.append(f"ablation: {labels}")
     if sorted((work / "whole" / "store").glob("train-*")) != students:
         faults.append("the ablation trained its students anew")
+    config = json.loads(next((work / "whole" / "store").glob("quantize-*/artifact.json")).read_text())["config"]
+    held_out = json.loads((students[0] / "artifact.json").read_text())["results"]["held_out_pairs"]
+    if len(config.get("left_out_lines", [])) != held_out:
+        faults.append(f"calibration leaves {config.get('left_out_lines')} out, where {held_out} pairs are measured on")
     print("\n".join(faults) or f"two arms under two seeds in {seconds:.0f} s, killed twice; the ablation shares the students")
     if len(sys.argv) <= 3:
         shutil.rmtree(work, ignore_errors=True)

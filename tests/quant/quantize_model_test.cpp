@@ -220,6 +220,21 @@ TEST_F(QuantizeModel, CalibratesOnPlainPairsAsTheyAreLearnt) {
   EXPECT_EQ(model_.tokenizer->decode(set.sequences[0]), "Question: 1 + 2?\nAnswer: 3");
 }
 
+TEST_F(QuantizeModel, CalibratesOnNoLineThatIsKeptToMeasureOn) {
+  const auto file = folder_ / "pairs.jsonl";
+  std::string lines;
+  for (const char* answer : {"one", "two", "three", "four"}) {
+    lines += fmt::format("{{\"instruction\": \"q\", \"output\": \"{}\"}}\n\n", answer);  // on lines 1, 3, 5, 7
+  }
+  write_file_atomically(file, lines);
+  const CalibrationSource source{.path = file, .weight = 1.0, .plain = true, .left_out = {3, 7}};
+  const auto set = load_calibration(std::span(&source, 1), model_, 4, 80, 7);
+  std::vector<std::string> texts;
+  for (const auto& ids : set.sequences) texts.push_back(model_.tokenizer->decode(ids));
+  std::ranges::sort(texts);
+  EXPECT_EQ(texts, (std::vector<std::string>{"q one", "q three"}));
+}
+
 TEST_F(QuantizeModel, CutsTextIntoWindowsThatTheSeedDraws) {
   const auto file = folder_ / "text.txt";
   std::string text;

@@ -58,10 +58,10 @@ double DistillConfig::peak_lr() const { return peak_lr(optimizer_phases(optimize
 double DistillConfig::peak_lr(const std::string& name) const {
   if (lr > 0) return lr;
   if (name == "adamw") return 5e-4;
-  if (name == "lora-muon") return 0.05;
+  if (name == "lora-muon") return 0.01;
   switch (parse_muon_scale(muon_scale)) {
     case MuonScale::kOriginal:
-      return 0.02;
+      return 0.01;
     case MuonScale::kMatchRmsAdamw:
       return 2e-3;
     case MuonScale::kSpectralUnclamped:

@@ -88,7 +88,8 @@ struct DistillConfig {
           "optimizer of the factors: muon, adamw or lora-muon, or several in turn with their shares of the steps, such "
           "as adamw:0.5,muon:0.5",
           any());
-    visit("lr", self.lr, "peak learning rate; 0 = the optimizer's default (0.01 for muon and lora-muon, 5e-4 for adamw)",
+    visit("lr", self.lr,
+          "peak learning rate; 0 = the optimizer's default (0.01 for muon and lora-muon, 5e-4 for adamw)",
           in_range(0, 100));
     visit("muon_scale", self.muon_scale, "how Muon scales a step by the factor's shape",
           one_of({"original", "match-rms-adamw", "spectral-unclamped"}));

@@ -344,7 +344,8 @@ class Run {
     const auto smooth = [&](double before, double now) { return done_ == 0 ? now : 0.8 * before + 0.2 * now; };
     const double nats = config_.alpha * log.kl + (1 - config_.alpha) * log.ce;  // the loss without T²
     const double smoothed = smooth(smoothed_, log.loss), smoothed_nats = smooth(nats_, nats);
-    constexpr double kNoise = 0.01;  // nats: where teacher and student agree, a loss of nothing is no divergence's start
+    constexpr double kNoise =
+        0.01;  // nats: where teacher and student agree, a loss of nothing is no divergence's start
     if (done_ > 0 && smoothed > 3 * lowest_ && smoothed_nats > kNoise) {
       throw Diverged{
           fmt::format("training diverges: the loss rose to {:.3g} (smoothed) from {:.3g}", smoothed, lowest_)};

@@ -67,7 +67,7 @@ def main():
     (work / "first.yaml").write_text("train:\n  alpha: 0.25\n  temperature: 3.0\n")
     search = [potstill, "--threads", "1", "--dtype", "fp32", "--seed", "5", "search", "--student", work / "student", "--teacher", work / "teacher",
               "--data", PAIRS, "--held-out", "0.25", "--trials", "6", "--objective", "accuracy", "--accuracy-tasks", work / "task.yaml",
-              "--batch-size", "2", "--rank", "2", "--rank", "4", "--momentum", "0.8", "--momentum", "0.95", "--first", work / "first.yaml",
+              "--batch-size", "2", "--lr", "0.004", "--lr", "0.1", "--rank", "2", "--rank", "4", "--momentum", "0.8", "--momentum", "0.95", "--first", work / "first.yaml",
               "--out", work / "search"]
     search = list(map(str, search))
 

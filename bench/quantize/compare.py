@@ -47,13 +47,13 @@ PEERS = {"gptqmodel": ("gptqmodel", "fp32", "none"), "gptqmodel-bf16": ("gptqmod
          "llmcompressor-awq": ("llmcompressor-awq", "fp32", "none")}
 OURS = {"ours-standard": ["--dtype", "fp32"], "ours-standard-bf16": ["--dtype", "bf16"], "ours-best": ["--dtype", "fp32", "--quality", "best"],
         "ours-best-bf16": ["--dtype", "bf16", "--quality", "best"], "ours-awq": ["--dtype", "fp32", "--method", "awq"], "ours-rtn": ["--method", "rtn"]}
-script = pathlib.Path(__file__).with_name("peers.py")
+script = pathlib.Path(__file__).resolve().with_name("peers.py")
 
 
-def run(command):
-    """stdout, seconds and peak MB of a program that ran alone."""
+def run(command, folder=None):
+    """stdout and seconds of a program that ran alone, in that folder."""
     start = time.monotonic()
-    process = subprocess.Popen([str(c) for c in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([str(c) for c in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder)
     out, err = process.communicate()
     seconds = time.monotonic() - start
     if process.returncode != 0:
@@ -82,12 +82,12 @@ def ours(name, folder):
 
 def peer(name, plain, folder):
     who, dtype, order = PEERS[name]
-    python = options.python_gptqmodel if who == "gptqmodel" else options.python_llmcompressor
+    python = os.path.abspath(options.python_gptqmodel if who == "gptqmodel" else options.python_llmcompressor)
     counts = [int(n) for n in options.peer_sequences.split(",")] if options.peer_sequences else [options.sequences]
     points = []
     for count in counts:
-        out, _ = run([python, script, who, "--model", plain, "--text", options.text, "--dtype", dtype, "--order", order, "--sequences", count,
-                      "--length", options.length, "--out", folder])
+        out, _ = run([python, script, who, "--model", plain, "--text", os.path.abspath(options.text), "--dtype", dtype, "--order", order, "--sequences", count,
+                      "--length", options.length, "--out", folder], pathlib.Path(folder).parent)  # GPTQModel leaves logs where it runs
         points.append(json.loads(out.strip().splitlines()[-1]))
     last = points[-1]
     if last["sequences"] == options.sequences:

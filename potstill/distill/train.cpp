@@ -136,6 +136,7 @@ class Run {
     checkpoint_activations_ = choose_checkpointing(config_, table(false), resident, available_memory_bytes());
     const auto rows = table(checkpoint_activations_);
     planned_bytes_ = total_bytes(rows);
+    if (checkpoint_activations_) return_large_buffers_when_freed();  // short of memory, not of time
     if (hooks_.on_plan) hooks_.on_plan(rows, checkpoint_activations_);
   }
 

@@ -6,11 +6,11 @@
 #include <algorithm>
 #include <array>
 #include <functional>
+#include <optional>
 
 #include "potstill/base/atomic_file.h"
 #include "potstill/base/error.h"
 #include "potstill/base/interrupt.h"
-#include "potstill/base/jsonl.h"
 #include "potstill/base/log.h"
 #include "potstill/base/rng.h"
 #include "potstill/distill/records.h"
@@ -99,7 +99,7 @@ class Pipeline {
     return options_.replicate == 0 ? seed() : derive_seed(seed(), fmt::format("replicate/{}", options_.replicate));
   }
   void make(std::string_view stage, const StageKey& key, const std::function<void(ArtifactWriter&)>& work);
-  std::vector<int64_t> measured_lines() const;
+  const std::vector<int64_t>& measured_lines();
   void quantize_into(std::string_view stage, const fs::path& model, const std::string& method);
   void check_stage_name(const std::string& name, const char* flag) const;
   void write_plan(const std::vector<StageEstimate>& estimates) const;
@@ -109,6 +109,7 @@ class Pipeline {
   fs::path run_dir_;
   IfExists if_exists_ = IfExists::kReplace;
   std::map<std::string, fs::path> stages_;  // made or found so far
+  std::optional<std::vector<int64_t>> measured_lines_;
   // DistillConfig of the final training: [train], with what the search found.
   DistillConfig train_settings() const;
   SearchConfig search_config() const;
@@ -200,15 +201,14 @@ void Pipeline::merge() {
   make("merge", merge_key(inputs), [&](ArtifactWriter& out) { run_merge_stage(inputs, out); });
 }
 
-// The lines of the pairs that training holds out; none where the file names them itself, for calibration reads that.
-std::vector<int64_t> Pipeline::measured_lines() const {
-  const auto lines = read_jsonl(pairs());
-  const bool named = std::ranges::any_of(lines, [](const JsonlRecord& line) {
-    return line.value.is_object() && line.value.value("split", nlohmann::json()) == "heldout";
-  });
-  if (named || recipe_.data.held_out == 0) return {};
-  const ModelPackage package = open_model(student());
-  return held_out_lines(load_distill_data(pairs(), *package.tokenizer, package.chat_template, recipe_.data, seed()));
+// The lines of the pairs that training holds out, read once for all the models that are quantized.
+const std::vector<int64_t>& Pipeline::measured_lines() {
+  if (!measured_lines_) {
+    const ModelPackage package = open_model(student());
+    measured_lines_ =
+        held_out_lines(load_distill_data(pairs(), *package.tokenizer, package.chat_template, recipe_.data, seed()));
+  }
+  return *measured_lines_;
 }
 
 void Pipeline::quantize_into(std::string_view stage, const fs::path& model, const std::string& method) {

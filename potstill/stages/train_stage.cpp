@@ -90,7 +90,6 @@ void run_train_stage(const TrainInputs& inputs, const DistillConfig& config, con
   std::vector<MemoryRow> planned;
   hooks.on_plan = [&](const std::vector<MemoryRow>& rows, bool checkpoints) {
     planned = rows;
-    if (checkpoints) return_large_buffers_when_freed();  // who computes layers twice is short of memory, not of time
     log_memory(rows, checkpoints);
     out.record("checkpointed_activations", checkpoints);
   };

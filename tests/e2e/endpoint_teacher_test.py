@@ -13,14 +13,10 @@ import tempfile
 import time
 import urllib.request
 
+from checks import check
+
 potstill, edge, models = sys.argv[1], sys.argv[2], pathlib.Path(sys.argv[3])
 teacher, student = models / "tiny_llama.gguf", models / "tiny_qwen2.gguf"
-
-
-def check(condition, what):
-    if not condition:
-        sys.exit(f"FAILED: {what}")
-    print("ok:", what)
 
 
 with socket.socket() as probe:

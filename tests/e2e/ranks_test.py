@@ -16,6 +16,8 @@ import sys
 import tempfile
 import time
 
+from checks import check
+
 potstill, models = sys.argv[1], pathlib.Path(sys.argv[2])
 teacher, student = models / "tiny_llama.gguf", models / "tiny_qwen2.gguf"
 
@@ -54,12 +56,6 @@ def wait_for(path, seconds=60):
     while not pathlib.Path(path).exists():
         assert time.monotonic() < until, f"no {path} after {seconds} s"
         time.sleep(0.02)
-
-
-def check(condition, what):
-    if not condition:
-        sys.exit(f"FAILED: {what}")
-    print("ok:", what)
 
 
 with tempfile.TemporaryDirectory() as folder:

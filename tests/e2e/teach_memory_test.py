@@ -14,17 +14,12 @@ import sys
 import tempfile
 import time
 
+from checks import check
 from random_model import write_random_model
 
 potstill, models = sys.argv[1], pathlib.Path(sys.argv[2])
 BOUND, BOUND_BYTES = "400MiB", 400 << 20
 LAYERS = 58
-
-
-def check(condition, what):
-    if not condition:
-        sys.exit(f"FAILED: {what}")
-    print("ok:", what)
 
 
 with tempfile.TemporaryDirectory() as folder:

@@ -13,16 +13,11 @@ import subprocess
 import sys
 import tempfile
 
+from checks import check
 from random_model import write_random_model
 
 potstill, models = sys.argv[1], pathlib.Path(sys.argv[2])
 has_bf16 = " avx512_bf16" in open("/proc/cpuinfo").read()  # elsewhere LibTorch multiplies it by detours that nobody would choose
-
-
-def check(condition, what):
-    if not condition:
-        sys.exit(f"FAILED: {what}")
-    print("ok:", what)
 
 
 with tempfile.TemporaryDirectory() as folder:

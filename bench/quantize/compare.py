@@ -191,10 +191,12 @@ def wide():
         print(f"  {name:8s}{spent:8.1f} s{rate:8.0f} GFLOP/s{100 * rate / peak:6.0f} %{'  (in double)' if name == 'factor' else ''}")
     scale = options.sequences / options.wide_sequences
     layer = (phases["forward"] + phases["hessian"]) * scale + phases["factor"] + phases["codes"]
-    other = sum(r["seconds"] for r in rows) - sum(phases.values())
-    print(f"  {'other':8s}{other:8.1f} s (errors, remedies)")
+    remedies = sum(r["seconds_remedies"] for r in rows)
+    other = sum(r["seconds"] for r in rows) - sum(phases.values()) - remedies
+    print(f"  {'errors':8s}{other:8.1f} s")
+    print(f"  {'remedies':8s}{remedies:8.1f} s (once a model, about: what would help its worst modules)")
     hidden = 4 * options.sequences * options.length * width / 1e9
-    print(f"{options.sequences} x {options.length} tokens: {layer + other:.0f} s a layer, 28 layers {28 * (layer + other) / 60:.0f} min; memory "
+    print(f"{options.sequences} x {options.length} tokens: {layer + other:.0f} s a layer, 28 layers {(28 * (layer + other) + remedies) / 60:.0f} min; memory "
           f"{manifest['measured']['peak_rss_bytes'] / 1e9 + hidden - 4 * tokens * width / 1e9:.1f} GB (this run's peak and the hidden states of the rest)")
     print(f"whole command here: {seconds:.0f} s")
 

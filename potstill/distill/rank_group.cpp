@@ -43,9 +43,10 @@ std::vector<int64_t> share_of_rank(std::span<const int64_t> items, const RankGro
 RankPlace rank_place() {
   RankPlace place;
   std::optional<int> rank, size;
-  constexpr const char* kNames[][3] = {{"RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"},
-                                       {"OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE"},
-                                       {"PMI_RANK", "PMI_SIZE", "MPI_LOCALNRANKS"}};
+  constexpr const char* kNames[][4] = {
+      {"RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"},
+      {"OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"},
+      {"PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"}};
   for (const auto& names : kNames) {
     rank = number(names[0]);
     size = number(names[1]);
@@ -57,7 +58,8 @@ RankPlace rank_place() {
                       names[1], size ? std::to_string(*size) : "(unset)"),
           "set both, or none to train in one process");
     }
-    place.local_size = number(names[2]).value_or(1);
+    place.local_rank = number(names[2]).value_or(0);
+    place.local_size = number(names[3]).value_or(1);
     break;
   }
   if (!size || *size == 1) return place;

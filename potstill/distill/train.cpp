@@ -172,14 +172,14 @@ class Run {
     interrupted_ = all[6] > 0;
     std::vector<at::Tensor> flat;
     for (const auto& parameter : parameters_) {
-      flat.push_back((parameter.grad().defined() ? parameter.grad() : at::zeros_like(parameter)).reshape({-1}).cpu());
+      flat.push_back((parameter.grad().defined() ? parameter.grad() : at::zeros_like(parameter)).reshape({-1}));
     }
     at::Tensor together = at::cat(flat);
     hooks_.group->sum(together, patience);
     int64_t begin = 0;
     for (const auto& parameter : parameters_) {
       at::Tensor(parameter).mutable_grad() =
-          together.narrow(0, begin, parameter.numel()).reshape(parameter.sizes()).to(parameter.device());
+          together.narrow(0, begin, parameter.numel()).reshape(parameter.sizes());
       begin += parameter.numel();
     }
   }

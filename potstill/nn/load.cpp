@@ -1,6 +1,7 @@
 // Weights from a WeightSource into tensors, and the choice of dtype and device.
 #include <ATen/Parallel.h>
 #include <ATen/detail/CUDAHooksInterface.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 #include <fmt/format.h>
 
 #include <atomic>
@@ -145,7 +146,8 @@ at::ScalarType compute_dtype(const std::string& name, at::Device device) {
 at::Device compute_device(const std::string& name) {
   const int num_gpus = at::globalContext().hasCUDA() ? at::detail::getCUDAHooks().deviceCount() : 0;
   if (name == "cpu") return at::kCPU;
-  if (name == "auto") return num_gpus > 0 ? at::Device(at::kCUDA, 0) : at::Device(at::kCPU);
+  if (name == "auto" && num_gpus == 0) return at::kCPU;
+  if (name == "auto" || (name == "cuda" && num_gpus > 0)) return c10::impl::VirtualGuardImpl(at::kCUDA).getDevice();
   int index = 0;
   if (name.starts_with("cuda:")) {
     const char* end = name.data() + name.size();

@@ -3,6 +3,7 @@
 #include <ATen/Functions.h>
 #include <ATen/Parallel.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "potstill/base/check.h"
@@ -95,6 +96,29 @@ POTSTILL_INLINE void swiglu_values_backward(const T* grad, const T* gate, const 
   }
 }
 
+// The row is read twice: for its maximum, then, out of the cache, for the sum.
+template <class T>
+POTSTILL_INLINE void log_sum_exp_row(const T* x, int64_t size, float* largest, float* sum) {
+  float lanes[kLanes];
+  for (float& lane : lanes) lane = -INFINITY;
+  int64_t i = 0;
+  for (; i + kLanes <= size; i += kLanes) {
+    for (int64_t lane = 0; lane < kLanes; ++lane) {
+      const float value = load_value(x + i + lane);
+      lanes[lane] = lanes[lane] > value ? lanes[lane] : value;
+    }
+  }
+  for (int64_t lane = 0; i < size; ++i, ++lane) lanes[lane] = std::max(lanes[lane], load_value(x + i));
+  const float top = *std::max_element(lanes, lanes + kLanes);
+  for (float& lane : lanes) lane = 0.f;
+  for (i = 0; i + kLanes <= size; i += kLanes) {
+    for (int64_t lane = 0; lane < kLanes; ++lane) lanes[lane] += loop_exp(load_value(x + i + lane) - top);
+  }
+  for (int64_t lane = 0; i < size; ++i, ++lane) lanes[lane] += loop_exp(load_value(x + i) - top);
+  *largest = top;
+  *sum = lane_sum(lanes);
+}
+
 // One clone of each for each dtype: an attribute of a function, which a template cannot carry.
 #define POTSTILL_ROW_KERNELS(T)                                                                                        \
   POTSTILL_CLONES void norm(const T* x, const T* w, int64_t size, float eps, T* y, float* rstd) {                      \
@@ -112,6 +136,9 @@ POTSTILL_INLINE void swiglu_values_backward(const T* grad, const T* gate, const 
   }                                                                                                                    \
   POTSTILL_CLONES void swiglu_part_backward(const T* g, const T* gate, const T* up, int64_t count, T* dg, T* du) {     \
     swiglu_values_backward(g, gate, up, count, dg, du);                                                                \
+  }                                                                                                                    \
+  POTSTILL_CLONES void log_sum_exp(const T* x, int64_t size, float* largest, float* sum) {                             \
+    log_sum_exp_row(x, size, largest, sum);                                                                            \
   }
 POTSTILL_ROW_KERNELS(float)
 POTSTILL_ROW_KERNELS(Bf16Bits)
@@ -209,6 +236,21 @@ void swiglu_rows_backward(const at::Tensor& grad, const at::Tensor& gate, const 
     T *to_gate = write<T>(grad_gate), *to_up = write<T>(grad_up);
     at::parallel_for(0, gate.numel(), kValuesAtLeast, [&](int64_t begin, int64_t end) {
       swiglu_part_backward(dy + begin, g + begin, u + begin, end - begin, to_gate + begin, to_up + begin);
+    });
+  });
+}
+
+void log_sum_exp_rows(const at::Tensor& logits, double* log_sum_exp, double* largest) {
+  const int64_t size = logits.size(1);
+  for_type(logits, [&]<class T>(T) {
+    const T* from = read<T>(logits);
+    at::parallel_for(0, logits.size(0), 1, [&](int64_t begin, int64_t end) {
+      for (int64_t r = begin; r < end; ++r) {
+        float top = 0, sum = 0;
+        potstill::log_sum_exp(from + r * size, size, &top, &sum);
+        largest[r] = top;
+        log_sum_exp[r] = static_cast<double>(top) + std::log(static_cast<double>(sum));
+      }
     });
   });
 }

@@ -9,6 +9,7 @@
 
 #include "potstill/base/error.h"
 #include "potstill/lm/request_tokens.h"
+#include "potstill/nn/matmul.h"
 #include "potstill/nn/token_log_probs.h"
 
 namespace potstill {
@@ -138,14 +139,16 @@ void add_family(const Family& family, const std::vector<ScoreTokens>& encoded, S
 // A batch as the model reads it, and the rows whose hidden states are asked for.
 struct PreparedBatch {
   PackedBatch packed;
-  at::Tensor rows;  // int64
-  ScoreTargets targets;
+  at::Tensor rows;         // int64, each once
+  at::Tensor row, tokens;  // int64: of each target the index in `rows` of what predicts it, and the token
+  std::vector<size_t> requests;
 };
 
 PreparedBatch prepare_batch(std::span<const Family> families, const std::vector<ScoreTokens>& encoded) {
   ScoreBatch sequences;
+  ScoreTargets targets;
   PreparedBatch batch;
-  for (const Family& family : families) add_family(family, encoded, sequences, batch.targets);
+  for (const Family& family : families) add_family(family, encoded, sequences, targets);
   batch.packed = pack_sequences(sequences.sequences);
   batch.packed.parent = sequences.parent;
   int64_t* position = batch.packed.positions.mutable_data_ptr<int64_t>();
@@ -153,20 +156,28 @@ PreparedBatch prepare_batch(std::span<const Family> families, const std::vector<
   for (size_t s = 0; s < sequences.sequences.size(); ++s) {
     for (int64_t row = offsets[s]; row < offsets[s + 1]; ++row) position[row] += sequences.first_position[s];
   }
-  std::vector<int64_t> rows;
-  for (const auto& [sequence, row] : batch.targets.states) {
+  // The end of a context predicts the first token of each of its continuations.
+  std::vector<int64_t> rows, row_of;
+  std::map<int64_t, int64_t> seen;
+  for (const auto& [sequence, in_sequence] : targets.states) {
     const auto s = static_cast<size_t>(sequence);
-    rows.push_back(row < 0 ? offsets[s + 1] - 1 : offsets[s] + row);
+    const int64_t row = in_sequence < 0 ? offsets[s + 1] - 1 : offsets[s] + in_sequence;
+    const auto [at, is_new] = seen.try_emplace(row, static_cast<int64_t>(rows.size()));
+    if (is_new) rows.push_back(row);
+    row_of.push_back(at->second);
   }
   batch.rows = at::tensor(rows, at::kLong);
+  batch.row = at::tensor(row_of, at::kLong);
+  batch.tokens = at::tensor(targets.tokens, at::kLong);
+  batch.requests = std::move(targets.requests);
   return batch;
 }
 
-void read_results(const ScoreTargets& targets, const TokenLogProbs& scored, const std::vector<ScoreTokens>& encoded,
-                  std::vector<ScoreResult>& results) {
+void read_results(const std::vector<size_t>& requests, const TokenLogProbs& scored,
+                  const std::vector<ScoreTokens>& encoded, std::vector<ScoreResult>& results) {
   const double* log_prob = scored.log_prob.const_data_ptr<double>();
   const bool* is_argmax = scored.is_argmax.const_data_ptr<bool>();
-  for (const size_t request : targets.requests) {
+  for (const size_t request : requests) {
     const size_t count = encoded[request].continuation.size();
     results[request] = {.log_likelihood = std::accumulate(log_prob, log_prob + count, 0.0),
                         .is_greedy = std::all_of(is_argmax, is_argmax + count, [](bool b) { return b; }),
@@ -208,10 +219,10 @@ std::vector<ScoreResult> score_continuations(const ModelPackage& package, const 
   for (PreparedBatch& batch : prepare_batches(package, encoded)) {
     batch.packed.token_ids = batch.packed.token_ids.to(model.device());
     batch.packed.positions = batch.packed.positions.to(model.device());
-    const auto hidden = model.hidden_states(batch.packed).index_select(0, batch.rows.to(model.device()));
-    const auto scored = token_log_probs(hidden, at::tensor(batch.targets.tokens, at::kLong),
-                                        [&](const at::Tensor& x) { return model.logits(x); });
-    read_results(batch.targets, scored, encoded, results);
+    const auto hidden = model.hidden_states(batch.packed, false, batch.rows.to(model.device()));
+    const auto scored =
+        token_log_probs(hidden, batch.row, batch.tokens, [&](const at::Tensor& x) { return model.head(x); });
+    read_results(batch.requests, scored, encoded, results);
   }
   return results;
 }
@@ -230,8 +241,9 @@ std::vector<ScoreResult> score_layer_major(const ModelPackage& package, std::spa
   std::vector<ScoreResult> results(requests.size());
   for (size_t b = 0; b < batches.size(); ++b) {
     const auto hidden = corpus.hidden[b].index_select(0, batches[b].rows.to(options.device));
-    const auto scored = token_log_probs(hidden, at::tensor(batches[b].targets.tokens, at::kLong), lm_head);
-    read_results(batches[b].targets, scored, encoded, results);
+    const auto scored = token_log_probs(hidden, batches[b].row, batches[b].tokens,
+                                        [&](const at::Tensor& x) { return times_transposed(x, lm_head); });
+    read_results(batches[b].requests, scored, encoded, results);
   }
   return results;
 }

@@ -12,10 +12,12 @@ struct TokenLogProbs {
   at::Tensor is_argmax;  // [N] bool: no token was more likely (of equals the lowest id counts)
 };
 
-// hidden [N, D] after the final norm, targets [N] int64; head: [M, D] -> fp32 logits [M, V]. On the CPU.
-TokenLogProbs token_log_probs(const at::Tensor& hidden, const at::Tensor& targets,
+// The probability of targets[i] after the token whose hidden state is hidden[rows[i]]; rows may repeat, and each passes
+// the head once. hidden [H, D] after the final norm; rows, targets [N] int64 on the CPU; head: [M, D] -> logits [M, V]
+// of any dtype. The results are on the CPU.
+TokenLogProbs token_log_probs(const at::Tensor& hidden, const at::Tensor& rows, const at::Tensor& targets,
                               const std::function<at::Tensor(const at::Tensor&)>& head);
-// With the head's weight [V, D].
+// Of each row one, with the head's weight [V, D].
 TokenLogProbs token_log_probs(const at::Tensor& hidden, const at::Tensor& targets, const at::Tensor& lm_head);
 
 }  // namespace potstill

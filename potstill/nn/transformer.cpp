@@ -86,10 +86,12 @@ at::Tensor Transformer::hidden_states(const PackedBatch& batch, bool checkpoint_
   return rms_norm(hidden, norm, config.rms_norm_eps);
 }
 
-at::Tensor Transformer::logits(const at::Tensor& hidden) const {
-  if (packed_head.packed.defined()) return packed_head.forward(hidden).to(at::kFloat);
-  return times_transposed(hidden, lm_head).to(at::kFloat);
+at::Tensor Transformer::head(const at::Tensor& hidden) const {
+  if (packed_head.packed.defined()) return packed_head.forward(hidden);
+  return times_transposed(hidden, lm_head);
 }
+
+at::Tensor Transformer::logits(const at::Tensor& hidden) const { return head(hidden).to(at::kFloat); }
 
 void Transformer::pack() {
   for (DecoderLayer& layer : layers) {

@@ -28,7 +28,8 @@ struct Transformer {
   // int64: only these rows, [N, D], so that the last layer leaves out the others.
   at::Tensor hidden_states(const PackedBatch& batch, bool checkpoint_activations = false,
                            const at::Tensor& rows = {}) const;
-  // hidden [N, D] (after the final norm) -> fp32 logits [N, V].
+  // hidden [N, D] (after the final norm) -> logits [N, V], in the model's dtype and in fp32.
+  at::Tensor head(const at::Tensor& hidden) const;
   at::Tensor logits(const at::Tensor& hidden) const;
 
   // For inference alone: Linear::pack() of every linear, and of the head (which then takes memory of its own).
@@ -39,7 +40,8 @@ struct Transformer {
 // "auto" = bf16 where the machine multiplies it natively (or on a GPU), else fp32; "fp32"; "bf16". Error(kUsage)
 // otherwise.
 at::ScalarType compute_dtype(const std::string& name, at::Device device);
-// "auto" = the first GPU when there is one, else the CPU; "cpu"; "cuda"; "cuda:1".
+// "auto" = the GPU of this process (the first, or the local rank's) when there is one, else the CPU; "cuda" = that GPU;
+// "cpu"; "cuda:1".
 at::Device compute_device(const std::string& name);
 
 // A weight as a tensor of `dtype` on `device`: mapped memory is borrowed without a copy where dtype and device allow.

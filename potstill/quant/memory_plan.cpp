@@ -28,7 +28,7 @@ MemoryPlan plan_memory(const ModelConfig& config, const QuantizeSettings& settin
   plan.hessian = floats(widest, widest) * (2 * 6 + (asymmetric ? 4 : 0));
   plan.batch = floats(batch, std::max(3 * D + 3 * F, 4 * D + 2 * Q + 2 * KV));
   if (settings.method == QuantMethod::kRtn) plan.hidden = plan.hessian = plan.batch = 0;
-  const uint64_t automatic = std::max<uint64_t>(uint64_t{1} << 30, plan.needed() + plan.needed() / 20);
+  const uint64_t automatic = std::max<uint64_t>(uint64_t{960} << 20, plan.needed() + plan.needed() / 20);
   const uint64_t limit = limit_bytes > 0 ? limit_bytes : automatic;
   const uint64_t most = std::max(floats(num_tokens, F), floats(num_tokens, Q));  // no set keeps more
   if (settings.method == QuantMethod::kGptq && limit > plan.needed()) {

@@ -38,11 +38,12 @@ struct ModuleRow {
   double error_held_out = 0.0, error_fitted = 0.0;
   // Shared evenly by linears that were quantized together: all of it, and its parts by what was done.
   double seconds = 0.0;
-  double seconds_forward = 0.0;  // the layer's own arithmetic, for inputs and output
-  double seconds_hessian = 0.0;  // statistics of the inputs
-  double seconds_factor = 0.0;   // H out of its sums, and its factorisation
-  double seconds_codes = 0.0;    // scales and codes
-  uint64_t peak_rss_bytes = 0;   // of the process so far
+  double seconds_forward = 0.0;   // the layer's own arithmetic, for inputs and output
+  double seconds_hessian = 0.0;   // statistics of the inputs
+  double seconds_factor = 0.0;    // H out of its sums, and its factorisation
+  double seconds_codes = 0.0;     // scales and codes
+  double seconds_remedies = 0.0;  // what would help, measured; part of `seconds` and of no phase above
+  uint64_t peak_rss_bytes = 0;    // of the process so far
 
   std::string path() const;  // "model.layers.0.self_attn.q_proj"
   nlohmann::ordered_json to_json() const;
@@ -82,6 +83,7 @@ struct ModuleRow {
     visit("seconds_hessian", self.seconds_hessian);
     visit("seconds_factor", self.seconds_factor);
     visit("seconds_codes", self.seconds_codes);
+    visit("seconds_remedies", self.seconds_remedies);
     visit("peak_rss_bytes", self.peak_rss_bytes);
   }
 };

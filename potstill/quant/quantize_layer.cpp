@@ -91,8 +91,8 @@ class LayerPass {
       for (auto& module : result_.modules) module.row.block_error = error;
     } else {
       result_ = *finished_;
+      for (const auto& module : result_.modules) context_.worst.add(module.row.relative_error);
     }
-    for (const auto& module : result_.modules) context_.worst.add(module.row.relative_error);
     return std::move(result_);
   }
 
@@ -259,8 +259,11 @@ class LayerPass {
         module.row.sensitivity = settings_.sensitivity[static_cast<size_t>(layer_) * kNumLinears + index];
       }
       if (finite && !awq() && context_.worst.would_enter(module.row.relative_error)) {
+        const Stopwatch remedies;
         measure_remedies(parts[i], hessian, seen.statistics, grid, settings_, fitted.factor, module.row);
+        module.row.seconds_remedies = remedies.seconds();
       }
+      context_.worst.add(module.row.relative_error);
     }
   }
 

@@ -85,7 +85,9 @@ TEST(RankGroup, RefusesRanksOfDifferentWork) {
 
 TEST(RankGroup, ReadsItsPlaceFromTheEnvironment) {
   const auto set = [](const char* name, const char* value) { ::setenv(name, value, 1); };
-  for (const char* name : {"RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}) ::unsetenv(name);
+  for (const char* name : {"RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}) {
+    ::unsetenv(name);
+  }
   EXPECT_EQ(rank_place().size, 1);
   set("OMPI_COMM_WORLD_RANK", "1");
   set("OMPI_COMM_WORLD_SIZE", "3");
@@ -94,14 +96,18 @@ TEST(RankGroup, ReadsItsPlaceFromTheEnvironment) {
   set("MASTER_PORT", "29500");
   EXPECT_EQ(rank_place().rank, 1);
   EXPECT_EQ(rank_place().size, 3);
+  set("OMPI_COMM_WORLD_LOCAL_RANK", "1");
+  set("OMPI_COMM_WORLD_LOCAL_SIZE", "2");
+  EXPECT_EQ(rank_place().local_rank, 1);
+  EXPECT_EQ(rank_place().local_size, 2);
   EXPECT_EQ(rank_place().master_port, 29500);
   set("RANK", "2");  // torchrun's come first
   set("WORLD_SIZE", "2");
   EXPECT_THROW(rank_place(), Error);  // rank 2 of 2
   set("RANK", "x");
   EXPECT_THROW(rank_place(), Error);
-  for (const char* name :
-       {"RANK", "WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}) {
+  for (const char* name : {"RANK", "WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE",
+                           "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE", "MASTER_ADDR", "MASTER_PORT"}) {
     ::unsetenv(name);
   }
 }

@@ -18,6 +18,7 @@
 #include "potstill/distill/batches.h"
 #include "potstill/distill/checkpoint.h"
 #include "potstill/distill/delta_norms.h"
+#include "potstill/distill/divergence_watch.h"
 #include "potstill/distill/kl_loss.h"
 #include "potstill/distill/knowledge.h"
 #include "potstill/nn/product_rate.h"
@@ -60,7 +61,8 @@ class Run {
         offsets_(answer_position_offsets(data)),
         plan_(plan_steps(data.train, config.epochs, config.batch_size, seed)),
         schedule_(make_schedule(config, static_cast<int64_t>(plan_.size()))),
-        vocab_limit_(std::min(teacher.vocab_limit(), student_.lm_head.size(0))) {
+        vocab_limit_(std::min(teacher.vocab_limit(), student_.lm_head.size(0))),
+        watch_(config.alpha, vocab_limit_) {
     if (teacher.num_positions() != offsets_.back()) {
       throw Error(
           ErrorKind::kInput, teacher.where(),
@@ -178,8 +180,7 @@ class Run {
     hooks_.group->sum(together, patience);
     int64_t begin = 0;
     for (const auto& parameter : parameters_) {
-      at::Tensor(parameter).mutable_grad() =
-          together.narrow(0, begin, parameter.numel()).reshape(parameter.sizes());
+      at::Tensor(parameter).mutable_grad() = together.narrow(0, begin, parameter.numel()).reshape(parameter.sizes());
       begin += parameter.numel();
     }
   }
@@ -281,11 +282,7 @@ class Run {
   // Where a diverged run goes on from: the step at hand.
   void keep_good() {
     good_ = {.work = {},
-             .state = {{"done", done_},
-                       {"smoothed", smoothed_},
-                       {"lowest", lowest_},
-                       {"nats", nats_},
-                       {"steps", steps_.size()}},
+             .state = {{"done", done_}, {"watch", watch_.state()}, {"steps", steps_.size()}},
              .tensors = current_tensors()};
     for (auto& [name, tensor] : good_.tensors) tensor = tensor.detach().clone();
   }
@@ -298,9 +295,7 @@ class Run {
     const int64_t from = done_;
     zero_grad(parameters_);
     done_ = good_.state.at("done");
-    smoothed_ = good_.state.at("smoothed");
-    lowest_ = good_.state.at("lowest");
-    nats_ = good_.state.at("nats");
+    watch_.load_state(good_.state.at("watch"));
     steps_.resize(good_.state.at("steps"));
     while (!evals_.empty() && evals_.back().at("step").get<int64_t>() > done_) evals_.erase(evals_.size() - 1);
     optimizer_ = nullptr;
@@ -340,29 +335,11 @@ class Run {
   }
 
   // The loss of the step at hand, before it changes anything: keeps what it was computed from where it is the lowest so
-  // far, and throws where the run diverges. Smoothed: single steps scatter with the few answer tokens that they hold.
+  // far, and throws where the run diverges.
   void watch(const TrainStep& log) {
-    const auto smooth = [&](double before, double now) { return done_ == 0 ? now : 0.8 * before + 0.2 * now; };
-    const double nats = config_.alpha * log.kl + (1 - config_.alpha) * log.ce;  // the loss without T²
-    const double smoothed = smooth(smoothed_, log.loss), smoothed_nats = smooth(nats_, nats);
-    constexpr double kNoise =
-        0.01;  // nats: where teacher and student agree, a loss of nothing is no divergence's start
-    if (done_ > 0 && smoothed > 3 * lowest_ && smoothed_nats > kNoise) {
-      throw Diverged{
-          fmt::format("training diverges: the loss rose to {:.3g} (smoothed) from {:.3g}", smoothed, lowest_)};
-    }
-    const TrainStep& first = done_ == 0 ? log : steps_.front();
-    const double first_nats = config_.alpha * first.kl + (1 - config_.alpha) * first.ce;
-    const double guess = std::log(static_cast<double>(vocab_limit_));
-    if (done_ > 0 && smoothed_nats > guess && smoothed_nats > first_nats) {
-      throw Diverged{fmt::format(
-          "training diverges: {:.3g} nats a token (smoothed) are more than the {:.3g} of a guess over {} tokens",
-          smoothed_nats, guess, vocab_limit_)};
-    }
-    if (done_ == 0 || smoothed <= lowest_) keep_good();
-    smoothed_ = smoothed;
-    nats_ = smoothed_nats;
-    lowest_ = done_ == 0 ? smoothed : std::min(lowest_, smoothed);
+    if (const auto problem = watch_.problem(log)) throw Diverged{*problem};
+    if (watch_.is_lowest(log)) keep_good();
+    watch_.add(log);
   }
 
   [[noreturn]] void fail(std::string_view what, std::span<const int64_t> records) const {
@@ -400,9 +377,7 @@ class Run {
     auto& steps = checkpoint.state["steps"] = nlohmann::json::array();
     for (const TrainStep& step : steps_) steps.push_back(nlohmann::json(to_json(step)));
     checkpoint.state["evals"] = evals_;
-    checkpoint.state["smoothed"] = smoothed_;
-    checkpoint.state["lowest"] = lowest_;
-    checkpoint.state["nats"] = nats_;
+    checkpoint.state["watch"] = watch_.state();
     save_checkpoint(checkpoint_folder_, checkpoint);
   }
 
@@ -423,9 +398,7 @@ class Run {
     }
     restore_phase();
     take_tensors(tensors);
-    smoothed_ = checkpoint->state.at("smoothed");
-    lowest_ = checkpoint->state.at("lowest");
-    nats_ = checkpoint->state.at("nats");
+    watch_.load_state(checkpoint->state.at("watch"));
     evals_ = checkpoint->state.at("evals");
     for (const auto& step : checkpoint->state.at("steps")) {
       steps_.push_back(step_from_json(step));
@@ -464,6 +437,7 @@ class Run {
   const std::vector<std::vector<int64_t>> plan_;  // records of each step
   const CosineSchedule schedule_;
   const int64_t vocab_limit_;
+  DivergenceWatch watch_;
 
   LoraAdapter adapter_;
   std::vector<at::Tensor> parameters_;
@@ -478,7 +452,6 @@ class Run {
   std::vector<TrainStep> steps_;
   nlohmann::json evals_ = nlohmann::json::array();
   Agreement held_out_;
-  double smoothed_ = 0, lowest_ = 0, nats_ = 0;  // of the loss; nats_: without T²
   bool checkpoint_activations_ = false;
   bool interrupted_ = false;  // some rank was
   double slowest_step_ = 0;   // seconds

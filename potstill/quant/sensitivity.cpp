@@ -64,14 +64,18 @@ std::vector<double> measure_sensitivity(const ModelPackage& model, std::span<con
                  for (const char* name : set.names)
                    changed.linear(name).weight = rounded(weights.linear(name).weight, grid);
                  const auto got = outputs(changed, state, rotary, model.config);
-                 double error = 0.0, norm = 0.0;
+                 // Token by token: a few have states hundreds of times as long as the others', which a norm would undo.
+                 double effect = 0.0;
+                 int64_t tokens = 0;
                  for (size_t b = 0; b < truth.size(); ++b) {
-                   error += (got[b] - truth[b]).square().sum(at::kDouble).item<double>();
-                   norm += truth[b].square().sum(at::kDouble).item<double>();
+                   const auto error = (got[b] - truth[b]).to(at::kFloat).square().sum(1);
+                   const auto length = truth[b].to(at::kFloat).square().sum(1).clamp_min(1e-12);
+                   effect += error.div(length).sum(at::kDouble).item<double>();
+                   tokens += error.size(0);
                  }
                  for (const char* name : set.names) {
                    effects[static_cast<size_t>(layer) * kNumLinears + linear_index(name)] =
-                       norm > 0 ? error / norm : 0.0;
+                       effect / static_cast<double>(tokens);
                  }
                }
                state.hidden = truth;

@@ -11,9 +11,9 @@
 
 namespace potstill {
 
-// ‖h − h'‖² / ‖h‖² of a block's output when one set of its linears (q, k, v; o; gate, up; down) is rounded to 4 bits
-// alone and all else is as it was: [layers * 7] in kLinearNames' order, the set's value at each of its linears. Rounded
-// with the scale of least squared error. One pass over the sequences, layer by layer.
+// ‖h − h'‖² / ‖h‖² of a block's output, the mean over tokens, when one set of its linears (q, k, v; o; gate, up; down)
+// is rounded to 4 bits alone and all else is as it was: [layers * 7] in kLinearNames' order, the set's value at each of
+// its linears. Rounded with the scale of least squared error. One pass over the sequences, layer by layer.
 std::vector<double> measure_sensitivity(const ModelPackage& model, std::span<const std::vector<TokenId>> sequences,
                                         const GridSpec& grid, const LayerStreamOptions& stream);
 

@@ -63,9 +63,9 @@ double DistillConfig::peak_lr(const std::string& name) const {
     case MuonScale::kOriginal:
       return 0.01;
     case MuonScale::kMatchRmsAdamw:
-      return 2e-3;
+      return 5e-3;
     case MuonScale::kSpectralUnclamped:
-      return 0.02;
+      return 0.01;
   }
   return lr;
 }

@@ -87,6 +87,7 @@ ArtifactWriter::ArtifactWriter(const fs::path& folder, const StageKey& key)
       partial_(folder.string() + ".partial"),
       start_(std::chrono::steady_clock::now()),
       seed_(key.seed) {
+  reset_peak_rss();  // of this stage, not of those before it in one process
   const std::string hash = stage_key_hash(key);
   std::error_code error;
   if (fs::exists(partial_)) {
@@ -129,7 +130,8 @@ fs::path ArtifactWriter::work_file(std::string_view name) const { return partial
 
 void ArtifactWriter::commit() {
   measure("seconds", std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count());
-  measure("peak_rss_bytes", peak_rss_bytes());
+  // A stage that counts its parts by themselves has noted the largest.
+  measure("peak_rss_bytes", std::max(manifest_["measured"].value("peak_rss_bytes", uint64_t{0}), peak_rss_bytes()));
   measure("resumed", resumed_);
   // The results are part of what a later stage may depend on, so they are hashed with the files.
   std::vector<std::string> left_out = volatile_files_;

@@ -258,8 +258,11 @@ void run_evaluate_stage(const EvaluateInputs& inputs, const EvalConfig& config, 
     results.push_back(numbers);
     times.push_back(measured);
   }
+  uint64_t peak = 0;
+  for (const auto& model : models) peak = std::max(peak, model.value("peak_memory_bytes", uint64_t{0}));
   out.record("models", results);
   out.measure("models", times);
+  out.measure("peak_rss_bytes", peak);
 }
 
 std::string evaluation_table(const Json& models) {

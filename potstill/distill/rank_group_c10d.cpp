@@ -1,5 +1,3 @@
-#include <ATen/Context.h>
-#include <ATen/detail/CUDAHooksInterface.h>
 #include <fmt/format.h>
 
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
@@ -9,6 +7,7 @@
 #include "potstill/base/check.h"
 #include "potstill/base/error.h"
 #include "potstill/distill/rank_group.h"
+#include "potstill/nn/gpus.h"
 #ifdef POTSTILL_NCCL
 #include "potstill/distill/rank_group_nccl.h"
 #endif
@@ -26,8 +25,7 @@ std::string first_line(const std::exception& error) {
 
 bool can_use_nccl([[maybe_unused]] const RankPlace& place) {
 #ifdef POTSTILL_NCCL
-  const int num_gpus = at::globalContext().hasCUDA() ? at::detail::getCUDAHooks().deviceCount() : 0;
-  return num_gpus > 0 && place.local_size <= num_gpus;  // it refuses two ranks on one GPU
+  return num_gpus() > 0 && place.local_size <= num_gpus();  // it refuses two ranks on one GPU
 #else
   return false;
 #endif

@@ -1,6 +1,5 @@
 // Weights from a WeightSource into tensors, and the choice of dtype and device.
 #include <ATen/Parallel.h>
-#include <ATen/detail/CUDAHooksInterface.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 #include <fmt/format.h>
 
@@ -12,6 +11,7 @@
 
 #include "potstill/base/error.h"
 #include "potstill/base/machine.h"
+#include "potstill/nn/gpus.h"
 #include "potstill/nn/tensor_bridge.h"
 #include "potstill/nn/transformer.h"
 
@@ -144,10 +144,10 @@ at::ScalarType compute_dtype(const std::string& name, at::Device device) {
 }
 
 at::Device compute_device(const std::string& name) {
-  const int num_gpus = at::globalContext().hasCUDA() ? at::detail::getCUDAHooks().deviceCount() : 0;
+  const int gpus = num_gpus();
   if (name == "cpu") return at::kCPU;
-  if (name == "auto" && num_gpus == 0) return at::kCPU;
-  if (name == "auto" || (name == "cuda" && num_gpus > 0)) return c10::impl::VirtualGuardImpl(at::kCUDA).getDevice();
+  if (name == "auto" && gpus == 0) return at::kCPU;
+  if (name == "auto" || (name == "cuda" && gpus > 0)) return c10::impl::VirtualGuardImpl(at::kCUDA).getDevice();
   int index = 0;
   if (name.starts_with("cuda:")) {
     const char* end = name.data() + name.size();
@@ -157,8 +157,8 @@ at::Device compute_device(const std::string& name) {
   if (index < 0 || (name != "cuda" && !name.starts_with("cuda:"))) {
     throw Error(ErrorKind::kUsage, "device", fmt::format("'{}' is none of auto, cpu, cuda, cuda:N", name));
   }
-  if (index >= num_gpus) {
-    throw Error(ErrorKind::kUsage, "device", fmt::format("'{}' asked, but LibTorch sees {} GPUs", name, num_gpus),
+  if (index >= gpus) {
+    throw Error(ErrorKind::kUsage, "device", fmt::format("'{}' asked, but LibTorch sees {} GPUs", name, gpus),
                 "use --device cpu, or a LibTorch built for the GPU at hand");
   }
   return {at::kCUDA, static_cast<at::DeviceIndex>(index)};

@@ -240,16 +240,15 @@ void swiglu_rows_backward(const at::Tensor& grad, const at::Tensor& gate, const 
   });
 }
 
-void log_sum_exp_rows(const at::Tensor& logits, double* log_sum_exp, double* largest) {
+void log_sum_exp_rows(const at::Tensor& logits, double* log_sum_exp, float* largest) {
   const int64_t size = logits.size(1);
   for_type(logits, [&]<class T>(T) {
     const T* from = read<T>(logits);
     at::parallel_for(0, logits.size(0), 1, [&](int64_t begin, int64_t end) {
       for (int64_t r = begin; r < end; ++r) {
-        float top = 0, sum = 0;
-        potstill::log_sum_exp(from + r * size, size, &top, &sum);
-        largest[r] = top;
-        log_sum_exp[r] = static_cast<double>(top) + std::log(static_cast<double>(sum));
+        float sum = 0;
+        potstill::log_sum_exp(from + r * size, size, largest + r, &sum);
+        log_sum_exp[r] = static_cast<double>(largest[r]) + std::log(static_cast<double>(sum));
       }
     });
   });

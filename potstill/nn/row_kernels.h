@@ -18,8 +18,8 @@ at::Tensor rotate_rows(const at::Tensor& x, const at::Tensor& cos, const at::Ten
                        float sign);
 
 at::Tensor swiglu_rows(const at::Tensor& gate, const at::Tensor& up);  // silu(gate) · up
-// logits [N, V] -> [N] double: ln Σ exp, and the largest of each row; NaN where a row holds one.
-void log_sum_exp_rows(const at::Tensor& logits, double* log_sum_exp, double* largest);
+// logits [N, V] -> [N]: ln Σ exp of each row, NaN where it holds one, and its largest value.
+void log_sum_exp_rows(const at::Tensor& logits, double* log_sum_exp, float* largest);
 
 // Receives gate's and up's gradients in the memory of two new tensors.
 void swiglu_rows_backward(const at::Tensor& grad, const at::Tensor& gate, const at::Tensor& up, at::Tensor& grad_gate,

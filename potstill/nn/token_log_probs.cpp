@@ -22,14 +22,15 @@ struct Questions {
 // On the CPU: rows are read twice, where LibTorch's operators read and write them six times.
 void answer_rows(const at::Tensor& logits, const Questions& asked, double* log_prob, bool* is_argmax) {
   const int64_t size = logits.size(1);
-  std::vector<double> log_sum_exp(static_cast<size_t>(logits.size(0))), largest(log_sum_exp);
+  std::vector<double> log_sum_exp(static_cast<size_t>(logits.size(0)));
+  std::vector<float> largest(log_sum_exp.size());
   log_sum_exp_rows(logits, log_sum_exp.data(), largest.data());
   for_type(logits, [&]<class T>(T) {
     const T* values = reinterpret_cast<const T*>(logits.const_data_ptr());
     for (const int64_t i : asked.index) {
       const int64_t r = asked.row[i] - asked.first;
       const T* row = values + r * size;
-      const auto top = static_cast<float>(largest[static_cast<size_t>(r)]);
+      const float top = largest[static_cast<size_t>(r)];
       const float chosen = load_value(row + asked.target[i]);
       const auto is_top = [&](const T& x) { return load_value(&x) == top; };
       log_prob[i] = static_cast<double>(chosen) - log_sum_exp[static_cast<size_t>(r)];
@@ -63,7 +64,8 @@ TokenLogProbs token_log_probs(const at::Tensor& hidden, const at::Tensor& rows, 
   constexpr int64_t kPositions = 128;  // 12.6 MB of bf16 logits at a vocabulary of 49,152: the heap keeps them
   const int64_t count = targets.size(0);
   POTSTILL_CHECK(rows.size(0) == count && rows.scalar_type() == at::kLong && targets.scalar_type() == at::kLong);
-  const int64_t* row = rows.const_data_ptr<int64_t>();
+  const at::Tensor rows_here = rows.cpu().contiguous(), targets_here = targets.cpu().contiguous();
+  const int64_t* row = rows_here.const_data_ptr<int64_t>();
   std::vector<int64_t> order(static_cast<size_t>(count));
   std::iota(order.begin(), order.end(), 0);
   std::ranges::stable_sort(order, {}, [&](int64_t i) { return row[i]; });
@@ -73,7 +75,7 @@ TokenLogProbs token_log_probs(const at::Tensor& hidden, const at::Tensor& rows, 
     const int64_t end = std::min(begin + kPositions, hidden.size(0));
     const auto last = std::find_if(next, order.end(), [&](int64_t i) { return row[i] >= end; });
     const Questions asked{
-        .index = {next, last}, .row = row, .target = targets.const_data_ptr<int64_t>(), .first = begin};
+        .index = {next, last}, .row = row, .target = targets_here.const_data_ptr<int64_t>(), .first = begin};
     const auto logits = head(hidden.slice(0, begin, end));
     const auto& answer = has_row_kernels(logits) ? answer_rows : answer_elsewhere;
     answer(logits, asked, result.log_prob.mutable_data_ptr<double>(), result.is_argmax.mutable_data_ptr<bool>());

@@ -13,7 +13,7 @@ struct TokenLogProbs {
 };
 
 // The probability of targets[i] after the token whose hidden state is hidden[rows[i]]; rows may repeat, and each passes
-// the head once. hidden [H, D] after the final norm; rows, targets [N] int64 on the CPU; head: [M, D] -> logits [M, V]
+// the head once. hidden [H, D] after the final norm; rows, targets [N] int64; head: [M, D] -> logits [M, V]
 // of any dtype. The results are on the CPU.
 TokenLogProbs token_log_probs(const at::Tensor& hidden, const at::Tensor& rows, const at::Tensor& targets,
                               const std::function<at::Tensor(const at::Tensor&)>& head);

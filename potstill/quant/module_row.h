@@ -43,7 +43,7 @@ struct ModuleRow {
   double seconds_factor = 0.0;    // H out of its sums, and its factorisation
   double seconds_codes = 0.0;     // scales and codes
   double seconds_remedies = 0.0;  // what would help, measured; part of `seconds` and of no phase above
-  uint64_t peak_rss_bytes = 0;    // of the process so far
+  uint64_t peak_rss_bytes = 0;    // of the stage so far
 
   std::string path() const;  // "model.layers.0.self_attn.q_proj"
   nlohmann::ordered_json to_json() const;

@@ -1,15 +1,13 @@
 #include "potstill/stages/train_ranks.h"
 
-#include <ATen/Context.h>
 #include <ATen/Parallel.h>
-#include <ATen/detail/CUDAHooksInterface.h>
-#include <c10/core/impl/VirtualGuardImpl.h>
 
 #include <algorithm>
 
 #include "potstill/base/log.h"
 #include "potstill/base/machine.h"
 #include "potstill/distill/rank_group.h"
+#include "potstill/nn/gpus.h"
 
 namespace potstill {
 namespace {
@@ -23,11 +21,7 @@ TrainRanks::TrainRanks() {
   if (place.size == 1) return;
   const int share = std::max(1, num_cpus() / std::max(1, place.local_size));
   if (at::get_num_threads() > share) at::set_num_threads(share);
-  const int num_gpus = at::globalContext().hasCUDA() ? at::detail::getCUDAHooks().deviceCount() : 0;
-  if (num_gpus > 0) {  // what `--device auto` and `cuda` mean
-    const auto gpu = static_cast<at::DeviceIndex>(place.local_rank % num_gpus);
-    c10::impl::VirtualGuardImpl(at::kCUDA).setDevice({at::kCUDA, gpu});
-  }
+  if (const int gpus = num_gpus(); gpus > 0) use_gpu(place.local_rank % gpus);
   group_ = join_ranks(place);
   log_info("rank {} of {}, {} threads", place.rank, place.size, at::get_num_threads());
 }

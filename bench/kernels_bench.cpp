@@ -35,12 +35,12 @@ struct Planes {
   }
 };
 
-MatrixView in_lanes(MatrixView view, std::vector<std::byte>& bytes) {
+MatrixView in_lanes(MatrixView view, int64_t group, std::vector<std::byte>& bytes) {
   bytes.resize(static_cast<size_t>(view.rows) * view.row_bytes + 64);
   std::byte* out = bytes.data() + (64 - reinterpret_cast<uintptr_t>(bytes.data()) % 64);
-  put_into_lanes(view, 0, view.rows / kLaneGroup, out);
+  put_into_lanes(view, group, 0, view.rows / group, out);
   view.data = out;
-  view.order = RowOrder::kLanes;
+  view.lane_group = group;
   return view;
 }
 
@@ -51,7 +51,8 @@ void matvec(benchmark::State& state) {
   const bool exact = state.range(1) == 0;
   const int64_t rows = state.range(2), cols = state.range(3), num_tokens = state.range(4);
   const auto weight = random_weight(dtype, rows, cols, 1);
-  const auto view = state.range(5) == 1 && table.reads_lanes ? in_lanes(weight.view, lanes) : weight.view;
+  const int64_t group = lane_group_of(weight.view, table.lane_group);
+  const auto view = state.range(5) == 1 && group != 0 ? in_lanes(weight.view, group, lanes) : weight.view;
   const Planes x(table, cols, num_tokens, exact);
   std::vector<float> y(static_cast<size_t>(rows * num_tokens));
   for (auto _ : state) {

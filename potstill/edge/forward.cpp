@@ -17,11 +17,10 @@ namespace {
 
 constexpr int64_t kLogitsChunk = 16;  // positions whose logits are held at once, when all are asked for
 
+uint64_t bytes_of(const kernels::MatrixView& weight) { return static_cast<uint64_t>(weight.rows) * weight.row_bytes; }
+
 // What is read after a product: a waiting thread fetches its beginning.
-Ahead ahead_of(const Linear& linear) {
-  const kernels::MatrixView& weight = linear.weight;
-  return {weight.data, static_cast<size_t>(weight.rows) * weight.row_bytes};
-}
+Ahead ahead_of(const kernels::MatrixView& weight) { return {weight.data, bytes_of(weight)}; }
 
 }  // namespace
 
@@ -142,19 +141,18 @@ void Forward::run_layer(const LayerWeights& layer, int64_t index) {
   norm_rows(hidden_.data(), layer.attention_norm, inputs_);
   const std::array<Product, 3> qkv{
       {{&layer.q_proj, q_.data()}, {&layer.k_proj, k_.data()}, {&layer.v_proj, v_.data()}}};
-  multiply(inputs_, qkv, /*add=*/false, ahead_of(layer.o_proj));
+  multiply(inputs_, qkv, /*add=*/false, ahead_of(layer.o_proj.weight));
   turn_and_store(layer, index);
-  attend(index, ahead_of(layer.o_proj));
+  attend(index, ahead_of(layer.o_proj.weight));
   inputs_.reset(attended_.data(), config.q_size(), T, width_);
   quantize_rows(inputs_);
   const std::array<Product, 1> out{{{&layer.o_proj, hidden_.data()}}};
-  multiply(inputs_, out, /*add=*/true, ahead_of(layer.gate_proj));
+  multiply(inputs_, out, /*add=*/true, ahead_of(layer.gate_proj.weight));
 
   inputs_.reset(normed_.data(), D, T, width_);
   norm_rows(hidden_.data(), layer.mlp_norm, inputs_);
   const bool last = static_cast<size_t>(index) + 1 == weights_.layers.size();
-  mlp(layer, last ? Ahead{weights_.head.data, static_cast<size_t>(weights_.head.rows) * weights_.head.row_bytes}
-                  : ahead_of(weights_.layers[static_cast<size_t>(index) + 1].q_proj));
+  mlp(layer, last ? ahead_of(weights_.head) : ahead_of(weights_.layers[static_cast<size_t>(index) + 1].q_proj.weight));
 }
 
 // hidden_ += down_proj(silu(gate_proj(x)) * up_proj(x)). A piece makes some columns of the inner product from end to
@@ -167,7 +165,7 @@ void Forward::mlp(const LayerWeights& layer, Ahead ahead) {
   const Product gate{&layer.gate_proj, gate_.data()}, up{&layer.up_proj, up_.data()};
   const int64_t num_units = ceil_div(F, kUnit);
   pool_.parallel_for(
-      num_units, pieces_grain(num_units),
+      num_units, pieces_grain(num_units, bytes_of(layer.gate_proj.weight) + bytes_of(layer.up_proj.weight)),
       [&](int64_t begin, int64_t end, int thread) {
         const int64_t first = begin * kUnit, last = std::min(end * kUnit, F);
         multiply_rows(inputs_, gate, first, last, /*add=*/false, thread);
@@ -177,7 +175,7 @@ void Forward::mlp(const LayerWeights& layer, Ahead ahead) {
           gated_.quantize(kernels_, t, first, last);
         }
       },
-      ahead_of(layer.down_proj));
+      ahead_of(layer.down_proj.weight));
   const std::array<Product, 1> down{{{&layer.down_proj, hidden_.data()}}};
   multiply(gated_, down, /*add=*/true, ahead);
 }
@@ -283,18 +281,26 @@ void Forward::quantize_rows(ActivationBuffer& activations) {
   });
 }
 
-// Units a piece: a few pieces a thread, so that one which is late (another program on its CPU) leaves its share to the
-// others, and no more, for each costs a line that goes from cache to cache.
-int64_t Forward::pieces_grain(int64_t num_units) const {
-  return ceil_div<int64_t>(num_units, num_decoding_ == num_rows_ ? pool_.size() * 2 : pool_.size() * 8);
+// Units a piece: a few pieces a thread, so that one which is late (another program on its CPU, or less of the memory's
+// bandwidth) leaves its share to the others, and no more, for each costs a line that goes from cache to cache.
+int64_t Forward::pieces_grain(int64_t num_units, uint64_t weight_bytes) const {
+  constexpr uint64_t kPieceBytes = 256 << 10;  // 15 µs of decoding
+  const auto num_threads = static_cast<uint64_t>(pool_.size());
+  const uint64_t pieces_a_thread =
+      num_decoding_ == num_rows_ ? std::clamp<uint64_t>(weight_bytes / num_threads / kPieceBytes, 2, 8) : 8;
+  return ceil_div(num_units, static_cast<int64_t>(num_threads * pieces_a_thread));
 }
 
 // Products of the same activations are one stretch of rows for the threads to share.
 void Forward::multiply(const ActivationBuffer& activations, std::span<const Product> products, bool add, Ahead ahead) {
   int64_t num_units = 0;
-  for (const Product& product : products) num_units += ceil_div(product.linear->weight.rows, kernels::kTileRows);
+  uint64_t weight_bytes = 0;
+  for (const Product& product : products) {
+    num_units += ceil_div(product.linear->weight.rows, kernels::kTileRows);
+    weight_bytes += bytes_of(product.linear->weight);
+  }
   pool_.parallel_for(
-      num_units, pieces_grain(num_units),
+      num_units, pieces_grain(num_units, weight_bytes),
       [&](int64_t begin, int64_t end, int thread) {
         for (const Product& product : products) {
           const int64_t rows = product.linear->weight.rows, units = ceil_div(rows, kernels::kTileRows);

@@ -74,7 +74,7 @@ class Forward {
   void mlp(const LayerWeights& layer, Ahead ahead);
   void norm_rows(const float* x, const std::vector<float>& weight, ActivationBuffer& out);
   void quantize_rows(ActivationBuffer& activations);
-  int64_t pieces_grain(int64_t num_units) const;
+  int64_t pieces_grain(int64_t num_units, uint64_t weight_bytes) const;
   void multiply(const ActivationBuffer& activations, std::span<const Product> products, bool add, Ahead ahead);
   void multiply_rows(const ActivationBuffer& activations, const Product& product, int64_t row, int64_t row_end,
                      bool add, int thread);

@@ -50,7 +50,7 @@ void WeightArena::operator()(std::byte* memory) const { ::munmap(memory, bytes);
 
 bool repacking_pays(uint64_t weight_bytes) {
   if (available_memory_bytes() < weight_bytes + weight_bytes / 4) return false;
-  if (kernels::kernels().reads_lanes) return true;
+  if (kernels::kernels().lane_group != 0) return true;
   std::ifstream stream("/sys/kernel/mm/transparent_hugepage/enabled");
   std::string choice;
   return weight_bytes >= uint64_t{1} << 30 && std::getline(stream, choice) &&
@@ -61,8 +61,8 @@ namespace {
 
 // Moves a matrix to `out`, a few megabytes at a time: no more than that is there twice.
 void move_matrix(kernels::MatrixView& matrix, std::byte* out, ThreadPool& pool) {
-  const bool to_lanes = kernels::kernels().reads_lanes && kernels::fits_lanes(matrix);
-  const int64_t rows_a_unit = to_lanes ? kernels::kLaneGroup : 1, num_units = matrix.rows / rows_a_unit;
+  const int64_t group = kernels::lane_group_of(matrix, kernels::kernels().lane_group);
+  const int64_t rows_a_unit = std::max<int64_t>(group, 1), num_units = matrix.rows / rows_a_unit;
   const size_t unit_bytes = static_cast<size_t>(rows_a_unit) * matrix.row_bytes;
   const auto units_a_chunk = static_cast<int64_t>(std::max<size_t>(1, 8 * kHugePage / unit_bytes));
   for (int64_t first = 0; first < num_units; first += units_a_chunk) {
@@ -70,13 +70,13 @@ void move_matrix(kernels::MatrixView& matrix, std::byte* out, ThreadPool& pool) 
     const std::byte* data = matrix.data + static_cast<size_t>(first) * unit_bytes;
     pool.parallel_for(count, 1, [&](int64_t begin, int64_t end, int) {
       std::byte* to = out + static_cast<size_t>(first + begin) * unit_bytes;
-      if (to_lanes) return kernels::put_into_lanes(matrix, first + begin, first + end, to);
+      if (group != 0) return kernels::put_into_lanes(matrix, group, first + begin, first + end, to);
       std::memcpy(to, data + static_cast<size_t>(begin) * unit_bytes, static_cast<size_t>(end - begin) * unit_bytes);
     });
     release(data, static_cast<size_t>(count) * unit_bytes);
   }
   matrix.data = out;
-  if (to_lanes) matrix.order = kernels::RowOrder::kLanes;
+  matrix.lane_group = group;
 }
 
 }  // namespace

@@ -51,13 +51,12 @@ const uint8_t* codes_of(const std::byte* block) {
 
 template <class Format>
 void dequantize_blocks(const MatrixView& weight, int64_t row, float* out) {
-  const int64_t num_blocks = weight.cols / kBlock, lane = row % LaneGroup<Format>::kRows;
-  const bool in_lanes = weight.order == RowOrder::kLanes;
-  const std::byte* data = weight.row(in_lanes ? row - lane : row);
+  const int64_t num_blocks = weight.cols / kBlock;
+  const bool in_lanes = weight.lane_group != 0;
   for (int64_t b = 0; b < num_blocks; ++b) {
     std::byte gathered[Format::kBytes];
-    if (in_lanes) LaneGroup<Format>(data, num_blocks).gather(b, lane, gathered);
-    const std::byte* block = in_lanes ? gathered : data + b * Format::kBytes;
+    if (in_lanes) LaneGroup<Format>(weight, row).gather(b, row % weight.lane_group, gathered);
+    const std::byte* block = in_lanes ? gathered : weight.row(row) + b * Format::kBytes;
     const float d = half_to_float(load_u16(block));
     const float m = Format::kHasMin ? half_to_float(load_u16(block + 2)) : 0.0f;
     const uint8_t* qs = codes_of<Format>(block);

@@ -37,12 +37,12 @@ constexpr int64_t kTileRows = 32;  // rows of a weight that matmul() works on at
 size_t matmul_scratch_bytes();     // what matmul() needs, 64-byte aligned
 
 struct KernelTable {
-  const char* name;  // "portable", "neon", "avx2", "avx512"
-  bool reads_lanes;  // takes weights in RowOrder::kLanes; of those, groups of rows are never cut
+  const char* name;    // "portable", "neon", "avx2", "avx512"
+  int64_t lane_group;  // rows of the largest group that it takes side by side (lane_order.h); 0: none
 
   // y[(t - token_begin) * y_stride + r - row_begin] = Σ_k weight[r, k] x[t, k] for rows [row_begin, row_end) and tokens
   // [token_begin, token_end) of x, straight from the file's bytes: for one token or a few. With `add` the sums are
-  // added to y.
+  // added to y. Of rows that lie side by side row_begin and row_end are multiples of kTileRows, or the last row's.
   void (*matvec)(const MatrixView& weight, int64_t row_begin, int64_t row_end, const Activations& x,
                  int64_t token_begin, int64_t token_end, bool add, float* y, int64_t y_stride);
   // The same with weights unpacked once for all the tokens. row_begin is a multiple of kTileRows.

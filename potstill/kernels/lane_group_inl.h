@@ -1,33 +1,41 @@
-// Where things lie in a group of rows that is in RowOrder::kLanes. In an unnamed namespace, as all that is compiled for
-// an instruction set of its own.
+// Where things lie in a group of rows that lie side by side. In an unnamed namespace, as all that is compiled for an
+// instruction set of its own.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 
+#include "potstill/kernels/matrix.h"
+
 namespace potstill::kernels {
 namespace {
 
-// A group of sixteen rows in RowOrder::kLanes, as lane_order.h has it.
+// A group, as lane_order.h has it.
 template <class Format>
 struct LaneGroup {
-  static constexpr int64_t kRows = 16, kWords = Format::kFourBits ? 4 : 8;
-  const std::byte *scales, *minima, *codes;
+  static constexpr int64_t kWords = Format::kFourBits ? 4 : 8;
+  const std::byte* data;
+  int64_t num_rows;
 
-  LaneGroup(const std::byte* group, int64_t num_blocks)
-      : scales(group), minima(group + num_blocks * 2 * kRows), codes(group + num_blocks * Format::kCodes * kRows) {}
-  const std::byte* scales_of(int64_t block) const { return scales + block * 2 * kRows; }
-  const std::byte* minima_of(int64_t block) const { return minima + block * 2 * kRows; }
-  const std::byte* codes_of(int64_t block) const { return codes + block * kWords * 4 * kRows; }
+  // The group of a weight that has this row.
+  LaneGroup(const MatrixView& weight, int64_t row)
+      : LaneGroup(weight.row(row - row % weight.lane_group), weight.lane_group) {}
+  LaneGroup(const std::byte* group, int64_t rows) : data(group), num_rows(rows) {}
+
+  const std::byte* block(int64_t b) const { return data + b * num_rows * Format::kBytes; }
+  // Of `row` and those after it: d, m, and word `word` of the codes.
+  const std::byte* scales(int64_t b, int64_t row) const { return block(b) + 2 * row; }
+  const std::byte* minima(int64_t b, int64_t row) const { return block(b) + 2 * (num_rows + row); }
+  const std::byte* codes(int64_t b, int64_t word, int64_t row) const {
+    return block(b) + Format::kCodes * num_rows + (word * num_rows + row) * 4;
+  }
 
   // A row's block as it was in the file.
-  void gather(int64_t block, int64_t lane, std::byte* out) const {
-    std::memcpy(out, scales_of(block) + 2 * lane, 2);
-    if constexpr (Format::kHasMin) std::memcpy(out + 2, minima_of(block) + 2 * lane, 2);
-    for (int64_t j = 0; j < kWords; ++j) {
-      std::memcpy(out + Format::kCodes + 4 * j, codes_of(block) + (j * kRows + lane) * 4, 4);
-    }
+  void gather(int64_t b, int64_t row, std::byte* out) const {
+    std::memcpy(out, scales(b, row), 2);
+    if constexpr (Format::kHasMin) std::memcpy(out + 2, minima(b, row), 2);
+    for (int64_t j = 0; j < kWords; ++j) std::memcpy(out + Format::kCodes + 4 * j, codes(b, j, row), 4);
   }
 };
 

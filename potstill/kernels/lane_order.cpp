@@ -15,31 +15,30 @@ BlockParts parts_of(DType dtype) {
 
 }  // namespace
 
-bool fits_lanes(const MatrixView& weight) {
-  return is_block_quantized(weight.dtype) && has_kernels(weight.dtype) && weight.rows % kLaneGroup == 0 &&
-         weight.order == RowOrder::kFile;
+int64_t lane_group_of(const MatrixView& weight, int64_t most) {
+  if (!is_block_quantized(weight.dtype) || !has_kernels(weight.dtype) || weight.lane_group != 0) return 0;
+  while (most >= kSmallestLaneGroup && weight.rows % most != 0) most /= 2;
+  return most >= kSmallestLaneGroup ? most : 0;
 }
 
-void put_into_lanes(const MatrixView& weight, int64_t group_begin, int64_t group_end, std::byte* out) {
+void put_into_lanes(const MatrixView& weight, int64_t lane_group, int64_t group_begin, int64_t group_end,
+                    std::byte* out) {
   const auto [num_heads, num_words] = parts_of(weight.dtype);
-  const auto num_blocks = static_cast<size_t>(weight.cols / kBlock);
+  const auto num_blocks = static_cast<size_t>(weight.cols / kBlock), rows = static_cast<size_t>(lane_group);
   const size_t block_bytes = 2 * num_heads + 4 * num_words;
-  constexpr auto kRows = static_cast<size_t>(kLaneGroup);
   for (int64_t group = group_begin; group < group_end; ++group) {
-    std::byte* codes = out + 2 * num_heads * num_blocks * kRows;
-    for (size_t r = 0; r < kRows; ++r) {
-      const std::byte* row = weight.row(group * kLaneGroup + static_cast<int64_t>(r));
-      for (size_t b = 0; b < num_blocks; ++b) {
-        const std::byte* block = row + b * block_bytes;
-        for (size_t h = 0; h < num_heads; ++h) {
-          std::memcpy(out + 2 * ((h * num_blocks + b) * kRows + r), block + 2 * h, 2);
-        }
+    for (size_t r = 0; r < rows; ++r) {
+      const std::byte* block = weight.row(group * lane_group + static_cast<int64_t>(r));
+      std::byte* heads = out;
+      for (size_t b = 0; b < num_blocks; ++b, block += block_bytes, heads += rows * block_bytes) {
+        for (size_t h = 0; h < num_heads; ++h) std::memcpy(heads + 2 * (h * rows + r), block + 2 * h, 2);
+        std::byte* codes = heads + 2 * num_heads * rows;
         for (size_t w = 0; w < num_words; ++w) {
-          std::memcpy(codes + 4 * ((b * num_words + w) * kRows + r), block + 2 * num_heads + 4 * w, 4);
+          std::memcpy(codes + 4 * (w * rows + r), block + 2 * num_heads + 4 * w, 4);
         }
       }
     }
-    out += kRows * weight.row_bytes;
+    out += rows * weight.row_bytes;
   }
 }
 

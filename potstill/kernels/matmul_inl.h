@@ -84,25 +84,27 @@ void unpack_strip(const MatrixView& weight, int64_t row, int64_t num_rows, int64
   }
 }
 
-// The same of a group of rows that lies in lanes: its words are a tile's already.
+// The same of rows that lie side by side: their words are a tile's already.
 template <class Format>
-void unpack_group(const MatrixView& weight, int64_t row, int64_t first, int64_t num_blocks, const Strip& strip) {
+void unpack_lanes(const MatrixView& weight, int64_t row, int64_t first, int64_t num_blocks, const Strip& strip) {
   constexpr uint32_t kFlip = kQ8Offset == 0 ? 0 : 0x80808080;
-  const LaneGroup<Format> group(weight.row(row), weight.cols / kBlock);
+  const LaneGroup<Format> group(weight, row);
+  const int64_t lane = row % group.num_rows;
+  const auto halves = [](const std::byte* p) { return load_half(reinterpret_cast<const uint16_t*>(p)); };
   for (int64_t b = 0; b < num_blocks; ++b) {
-    store(strip.scales + b * kStripRows, load_half(reinterpret_cast<const uint16_t*>(group.scales_of(first + b))));
-    if constexpr (Format::kHasMin) {
-      store(strip.minima + b * kStripRows, load_half(reinterpret_cast<const uint16_t*>(group.minima_of(first + b))));
-    }
-    const auto* codes = reinterpret_cast<const uint8_t*>(group.codes_of(first + b));
+    store(strip.scales + b * kStripRows, halves(group.scales(first + b, lane)));
+    if constexpr (Format::kHasMin) store(strip.minima + b * kStripRows, halves(group.minima(first + b, lane)));
     uint8_t* out = strip.codes + b * kBlock * kStripRows;
-    for (int64_t i = 0; i < LaneGroup<Format>::kWords * 4 * kStripRows; i += 16) {
-      const Words words = load_words(codes + i);
-      const Words low = Format::kFourBits ? words & 0x0f0f0f0f : words ^ kFlip;
-      std::memcpy(out + i, &low, sizeof(low));
-      if constexpr (Format::kFourBits) {
-        const Words high = (words >> 4) & 0x0f0f0f0f;
-        std::memcpy(out + 16 * kStripRows + i, &high, sizeof(high));
+    for (int64_t j = 0; j < group.kWords; ++j) {
+      const auto* codes = reinterpret_cast<const uint8_t*>(group.codes(first + b, j, lane));
+      for (int64_t i = 0; i < 4 * kStripRows; i += 16, out += 16) {
+        const Words words = load_words(codes + i);
+        const Words low = Format::kFourBits ? words & 0x0f0f0f0f : words ^ kFlip;
+        std::memcpy(out, &low, sizeof(low));
+        if constexpr (Format::kFourBits) {
+          const Words high = (words >> 4) & 0x0f0f0f0f;
+          std::memcpy(out + 16 * kStripRows, &high, sizeof(high));
+        }
       }
     }
   }
@@ -262,8 +264,8 @@ void multiply_tile(const MatrixView& weight, int64_t row, int64_t num_rows, cons
   for (int64_t b = 0; b < blocks; b += kChunkBlocks) {
     const int64_t num_blocks = blocks - b < kChunkBlocks ? blocks - b : kChunkBlocks;
     for (int s = 0; s < kStrips; ++s) {
-      weight.order == RowOrder::kLanes
-          ? unpack_group<Format>(weight, row + s * kStripRows, b, num_blocks, strips[s])
+      weight.lane_group != 0
+          ? unpack_lanes<Format>(weight, row + s * kStripRows, b, num_blocks, strips[s])
           : unpack_strip<Format>(weight, row + s * kStripRows, out[s].num_rows, b, num_blocks, strips[s]);
     }
     for_token_groups<kExact ? kTileTokens : kFastTileTokens>(work.num_tokens, [&]<int n>(int64_t t) {

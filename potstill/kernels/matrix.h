@@ -10,20 +10,15 @@ namespace potstill::kernels {
 
 constexpr int64_t kBlock = 32;  // elements that share a scale, of Q4_0, Q4_1, Q8_0 and of 8-bit activations
 
-enum class RowOrder {
-  kFile,   // one row after the other
-  kLanes,  // sixteen rows side by side: lane_order.h
-};
-
 // A weight [rows, cols]. Out of a mapped file the rows are whole, contiguous and in order; the address may be odd.
 struct MatrixView {
   DType dtype = DType::kF32;
   int64_t rows = 0, cols = 0;
   const std::byte* data = nullptr;
   size_t row_bytes = 0;
-  RowOrder order = RowOrder::kFile;
+  int64_t lane_group = 0;  // rows that lie side by side (lane_order.h); 0: none do, they are as in the file
 
-  // In RowOrder::kLanes of a group's first row alone, and the group.
+  // Where rows lie side by side: of a group's first row alone, and the group.
   const std::byte* row(int64_t r) const { return data + static_cast<size_t>(r) * row_bytes; }
 };
 

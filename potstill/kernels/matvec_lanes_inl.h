@@ -7,8 +7,7 @@
 namespace potstill::kernels {
 namespace {
 
-constexpr bool kReadsLanes = true;
-constexpr size_t kPrefetchBytes = 4096;
+constexpr int64_t kFileAhead = 4096;  // bytes, at least, rounded up to whole groups of rows
 
 // What a block's products need of one token.
 struct BlockActivations {
@@ -17,98 +16,145 @@ struct BlockActivations {
   int32_t offset;  // -8 * sum of the codes
 };
 
-// Where the blocks of kLaneRows rows come from: the file's order, or a group that lies in lanes.
+// Where the blocks of some rows come from: the file's order, or a group of rows that lie side by side.
 template <class Format>
 struct FileRows {
   const std::byte* data;
   size_t stride;
-  RowBlocks<Format> blocks(int64_t b) const { return {data + b * Format::kBytes, stride}; }
+  FileBlocks<Format> blocks(int64_t b) const { return {data + b * Format::kBytes, stride}; }
 };
 template <class Format>
 struct LaneRows {
   LaneGroup<Format> group;
-  int part;  // of a group, which has more rows than there are lanes
-  RowBlocks<Format> blocks(int64_t b) const { return {group, b, part}; }
+  int64_t row;  // of the group
+  LaneBlocks<Format> blocks(int64_t b) const { return {group, b, row}; }
 };
 
-// kLaneRows rows times kTokens tokens, from block 0 on. With weight = d * (code - offset) + m a block adds
+// kParts * kLaneRows rows times kTokens tokens, sums [kTokens, kParts]. With weight = d * (code - offset) + m a block
+// adds
 //   d * scale * Σ (code - offset) * x  +  m * (scale Σ x)
-// to a row's lane, the inner sum in integers.
-template <class Format, bool kExact, int kTokens, class Rows>
-void dot_lanes(const Rows& rows, int64_t num_blocks, const Activations& x, int64_t token, const std::byte* ahead,
-               Lanes* sums) {
-  Lanes total[kTokens];
-  const int8_t *high[kTokens], *low[kTokens];
-  for (int t = 0; t < kTokens; ++t) {
-    total[t] = zero_lanes();
-    high[t] = x.high + (token + t) * x.cols;
-    low[t] = kExact ? x.low + (token + t) * x.cols : nullptr;
-  }
-  constexpr int64_t kStepBytes = kLaneRows * Format::kBytes;
+// to a row's lane, the inner sum in integers. `ahead`, if any, is what the next rows are read from, in as many bytes.
+template <class Format, bool kExact, int kTokens, int kParts, class Rows>
+inline void dot_lanes(const Rows& rows, int64_t num_blocks, const Activations& x, int64_t token, const std::byte* ahead,
+                      Lanes* sums) {
+  Lanes total[kTokens * kParts];
+  for (Lanes& lanes : total) lanes = zero_lanes();
+  constexpr int64_t kStepBytes = kParts * kLaneRows * Format::kBytes;
   for (int64_t b = 0; b < num_blocks; ++b) {
-    // The hardware's prefetchers stop at the end of a page; this reaches past it.
-    for (int64_t line = 0; line < kStepBytes; line += 64) __builtin_prefetch(ahead + b * kStepBytes + line);
-    const RowBlocks<Format> blocks = rows.blocks(b);
+    if (ahead != nullptr) {  // into the L2: a prefetch into the L1 holds one of its few places for as long as it takes
+      for (int64_t line = 0; line < kStepBytes; line += 64) __builtin_prefetch(ahead + b * kStepBytes + line, 0, 2);
+    }
     BlockActivations block[kTokens];
     for (int t = 0; t < kTokens; ++t) {
-      const int64_t at = (token + t) * num_blocks + b;
-      block[t] = {high[t] + b * kBlock, kExact ? low[t] + b * kBlock : nullptr, x.scales[at],
+      const int64_t codes = (token + t) * x.cols + b * kBlock, at = (token + t) * num_blocks + b;
+      block[t] = {x.high + codes, kExact ? x.low + codes : nullptr, x.scales[at],
                   Format::kHasMin ? x.block_sums[at] : 0.0f, x.offsets[at]};
     }
-    blocks.template add_products<kExact, kTokens>(block, total);
+    add_products<Format, kExact, kTokens, kParts>(rows.blocks(b), block, total);
   }
-  for (int t = 0; t < kTokens; ++t) sums[t] = total[t];
+  for (int i = 0; i < kTokens * kParts; ++i) sums[i] = total[i];
 }
 
-// Rows [row, row + count), count <= kLaneRows, times kTokens tokens.
+// Where the results go: y [kTokens], of a part's first row.
+struct LaneOutput {
+  float* y;
+  int64_t stride;
+  bool add;
+
+  void write(int64_t t, int64_t row, Lanes sums) const {
+    float* out = y + t * stride + row;
+    store_lanes(out, add ? add_lanes(load_lanes(out), sums) : sums);
+  }
+  void write_first(int64_t t, int64_t row, Lanes sums) const {
+    float& out = y[t * stride + row];
+    out = add ? out + first_lane(sums) : first_lane(sums);
+  }
+};
+
+// Rows [row, row + count) in the file's order, count <= kLaneRows.
 template <class Format, bool kExact, int kTokens>
-void matvec_group(const MatrixView& weight, int64_t row, int64_t count, const Activations& x, int64_t token, bool add,
-                  float* y, int64_t y_stride) {
+void matvec_file_rows(const MatrixView& weight, int64_t row, int64_t count, const Activations& x, int64_t token,
+                      const LaneOutput& out) {
   const int64_t num_blocks = weight.cols / kBlock;
-  const size_t group_bytes = kLaneRows * weight.row_bytes;
-  const size_t distance = (kPrefetchBytes + group_bytes - 1) / group_bytes * group_bytes;
   Lanes sums[kTokens];
   if (count == kLaneRows) {
-    if (weight.order == RowOrder::kLanes) {
-      const int64_t part = row % LaneGroup<Format>::kRows / kLaneRows;
-      const std::byte* group = weight.row(row - part * kLaneRows);
-      dot_lanes<Format, kExact, kTokens>(LaneRows<Format>{{group, num_blocks}, static_cast<int>(part)}, num_blocks, x,
-                                         token, group + part * static_cast<int64_t>(group_bytes) + distance, sums);
-    } else {
-      dot_lanes<Format, kExact, kTokens>(FileRows<Format>{weight.row(row), weight.row_bytes}, num_blocks, x, token,
-                                         weight.row(row) + distance, sums);
-    }
-    for (int t = 0; t < kTokens; ++t) {
-      float* out = y + t * y_stride;
-      store_lanes(out, add ? add_lanes(load_lanes(out), sums[t]) : sums[t]);
-    }
+    const auto group_bytes = static_cast<int64_t>(kLaneRows * weight.row_bytes);
+    const int64_t distance = (kFileAhead + group_bytes - 1) / group_bytes * group_bytes;
+    dot_lanes<Format, kExact, kTokens, 1>(FileRows<Format>{weight.row(row), weight.row_bytes}, num_blocks, x, token,
+                                          weight.row(row) + distance, sums);
+    for (int t = 0; t < kTokens; ++t) out.write(t, 0, sums[t]);
     return;
   }
   for (int64_t r = 0; r < count; ++r) {  // one row in all the lanes: the same arithmetic
-    dot_lanes<Format, kExact, kTokens>(FileRows<Format>{weight.row(row + r), 0}, num_blocks, x, token,
-                                       weight.row(row + r), sums);
-    for (int t = 0; t < kTokens; ++t) {
-      float& out = y[t * y_stride + r];
-      out = add ? out + first_lane(sums[t]) : first_lane(sums[t]);
-    }
+    dot_lanes<Format, kExact, kTokens, 1>(FileRows<Format>{weight.row(row + r), 0}, num_blocks, x, token, nullptr,
+                                          sums);
+    for (int t = 0; t < kTokens; ++t) out.write_first(t, r, sums[t]);
   }
 }
 
-// A group of rows stays in the L1 while all the tokens pass.
+// kParts * kLaneRows rows of a group.
+template <class Format, bool kExact, int kTokens, int kParts>
+void matvec_lane_rows(const MatrixView& weight, int64_t row, const Activations& x, int64_t token,
+                      const LaneOutput& out) {
+  constexpr int64_t kRows = kParts * kLaneRows;
+  const int64_t num_blocks = weight.cols / kBlock, first = row % weight.lane_group;
+  const std::byte* data = weight.row(row - first);
+  Lanes sums[kTokens * kParts];
+  const auto dot = [&](const LaneRows<Format>& rows, const std::byte* ahead) {
+    dot_lanes<Format, kExact, kTokens, kParts>(rows, num_blocks, x, token, ahead, sums);
+  };
+  if (weight.lane_group == kRows) {  // a whole group is one stretch of memory, its size a constant for the compiler
+    constexpr int64_t kAhead = kLanesAhead<Format, kExact>;
+    dot({{data, kRows}, 0}, kAhead == 0 ? nullptr : data + kAhead);
+  } else {  // passes over parts of a group fetch the next one between them
+    const auto distance = static_cast<size_t>(weight.lane_group + first) * weight.row_bytes;
+    dot({{data, weight.lane_group}, first}, data + distance);
+  }
+  for (int i = 0; i < kTokens * kParts; ++i) out.write(i / kParts, i % kParts * kLaneRows, sums[i]);
+}
+
+// A group of rows stays in the cache while all the tokens pass.
 template <class Format, bool kExact>
 void matvec_codes(const MatrixView& weight, int64_t row_begin, int64_t row_end, const Activations& x,
                   int64_t token_begin, int64_t token_end, bool add, float* y, int64_t y_stride) {
-  for (int64_t row = row_begin; row < row_end; row += kLaneRows) {
-    const int64_t count = row_end - row < kLaneRows ? row_end - row : kLaneRows;
+  int64_t row = row_begin;
+  // visit.operator()<kTokens>(first token, output) for all the tokens
+  const auto for_tokens = [&](const auto& visit) {
     int64_t token = token_begin;
-    const auto tokens = [&]<int kTokens>() {
-      matvec_group<Format, kExact, kTokens>(weight, row, count, x, token, add,
-                                            y + (token - token_begin) * y_stride + row - row_begin, y_stride);
+    const auto next = [&]<int kTokens>() {
+      visit.template operator()<kTokens>(
+          token, LaneOutput{y + (token - token_begin) * y_stride + row - row_begin, y_stride, add});
       token += kTokens;
     };
-    while (token + kMatvecTokens <= token_end) tokens.template operator()<kMatvecTokens>();
-    while (token + 2 <= token_end) tokens.template operator()<2>();
-    if (token < token_end) tokens.template operator()<1>();
+    while (token + kMatvecTokens <= token_end) next.template operator()<kMatvecTokens>();
+    while (token + 2 <= token_end) next.template operator()<2>();
+    if (token < token_end) next.template operator()<1>();
+  };
+  const auto lane_rows = [&]<int kParts>() {
+    for_tokens([&]<int kTokens>(int64_t token, const LaneOutput& out) {
+      matvec_lane_rows<Format, kExact, kTokens, kParts>(weight, row, x, token, out);
+    });
+    row += kParts * kLaneRows;
+  };
+  while (row < row_end) {
+    if (weight.lane_group == 0) {
+      const int64_t count = row_end - row < kLaneRows ? row_end - row : kLaneRows;
+      for_tokens([&]<int kTokens>(int64_t token, const LaneOutput& out) {
+        matvec_file_rows<Format, kExact, kTokens>(weight, row, count, x, token, out);
+      });
+      row += count;
+      continue;
+    }
+    // Several tokens leave registers for half of the parts.
+    const int64_t group_left = weight.lane_group - row % weight.lane_group,
+                  left = row_end - row < group_left ? row_end - row : group_left;
+    if (token_end - token_begin == 1 && left >= kLaneParts * kLaneRows) {
+      lane_rows.template operator()<kLaneParts>();
+    } else if (left >= kLaneParts / 2 * kLaneRows) {
+      lane_rows.template operator()<kLaneParts / 2>();
+    } else {
+      lane_rows.template operator()<1>();
+    }
   }
 }
 

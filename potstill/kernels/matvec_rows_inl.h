@@ -4,7 +4,6 @@
 namespace potstill::kernels {
 namespace {
 
-constexpr bool kReadsLanes = false;
 constexpr size_t kPrefetchBytes = 2048;
 
 // Rows [0, kRows) of a weight times kTokens tokens. With weight = d * (code - offset) + m, a block adds

@@ -153,6 +153,7 @@ inline void store_i8(int8_t* p, F x) {  // x whole and in [-128, 127]
 
 // ---- matvec: one block of a row at a time; codes are signed, so no offset is left over.
 using Lanes = F4;
+constexpr int64_t kLaneGroup = 0;  // rows are taken as they are in the file
 inline Lanes zero_lanes() { return Lanes{}; }
 struct Terms {  // a token's block
   const int8_t *high, *low;

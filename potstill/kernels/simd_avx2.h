@@ -110,7 +110,12 @@ inline void store_i8(int8_t* p, F x) {  // x whole and in [-128, 127]
 
 // ---- matvec: eight rows side by side, four codes of each in a lane.
 using Lanes = __m256;
-constexpr int kLaneRows = 8;
+constexpr int kLaneRows = 8, kLaneParts = 2;  // two times eight rows share the loads of a token
+constexpr int64_t kLaneGroup = kLaneRows * kLaneParts;
+// How far ahead a product fetches; 0: not at all, for the processor's own prefetchers do better (simd_avx512.h) but
+// where a line takes so many instructions that they see too few lines at a time.
+template <class Format, bool kExact>
+constexpr int64_t kLanesAhead = Format::kFourBits&& kExact ? 16384 : 0;
 inline Lanes zero_lanes() { return _mm256_setzero_ps(); }
 inline Lanes load_lanes(const float* p) { return _mm256_loadu_ps(p); }
 inline void store_lanes(float* p, Lanes x) { _mm256_storeu_ps(p, x); }
@@ -151,64 +156,79 @@ inline __m128i load_four_heads(const std::byte* p, size_t stride) {
   return _mm_unpacklo_epi32(_mm_unpacklo_epi16(head(0), head(1)), _mm_unpacklo_epi16(head(2), head(3)));
 }
 
-// A block of each row.
+// A block of each of eight rows that lie one after the other.
 template <class Format>
-struct RowBlocks {
+struct FileBlocks {
   __m256i words[Format::kFourBits ? 4 : 8];
-  Lanes scales, minima;
+  Lanes d, m;
 
-  RowBlocks(const std::byte* p, size_t stride) {
+  FileBlocks(const std::byte* p, size_t stride) {
     load_row_words(p + Format::kCodes, stride, words);
     if constexpr (!Format::kFourBits) load_row_words(p + Format::kCodes + 16, stride, words + 4);
     const __m128i a = load_four_heads(p, stride), b = load_four_heads(p + 4 * stride, stride);
-    scales = _mm256_cvtph_ps(_mm_unpacklo_epi64(a, b));
-    minima = Format::kHasMin ? _mm256_cvtph_ps(_mm_unpackhi_epi64(a, b)) : _mm256_setzero_ps();
+    d = _mm256_cvtph_ps(_mm_unpacklo_epi64(a, b));
+    m = Format::kHasMin ? _mm256_cvtph_ps(_mm_unpackhi_epi64(a, b)) : _mm256_setzero_ps();
   }
-  // The same of a group that lies in lanes, its first or second eight rows.
-  RowBlocks(const LaneGroup<Format>& group, int64_t block, int half) {
-    for (int j = 0; j < (Format::kFourBits ? 4 : 8); ++j)
-      words[j] = load_256(group.codes_of(block) + 64 * j + 32 * half);
-    scales = _mm256_cvtph_ps(load_128(group.scales_of(block) + 16 * half));
-    minima = Format::kHasMin ? _mm256_cvtph_ps(load_128(group.minima_of(block) + 16 * half)) : _mm256_setzero_ps();
-  }
-  // total[t] += the products with token t.
-  template <bool kExact, int kTokens, class Block>
-  void add_products(const Block* x, Lanes* total) const {
-    __m256i high[kTokens], low[kTokens];
-    for (int t = 0; t < kTokens; ++t) high[t] = low[t] = _mm256_setzero_si256();
-    for (int j = 0; j < (Format::kFourBits ? 4 : 8); ++j) {
-      if constexpr (Format::kFourBits) {  // sixteen bits hold a block's sum: 8 * 2 * 15 * 127 = 30480 < 2^15
-        const __m256i mask = _mm256_set1_epi8(15);
-        const __m256i first = _mm256_and_si256(words[j], mask),
-                      second = _mm256_and_si256(_mm256_srli_epi16(words[j], 4), mask);
-        const auto products = [&](__m256i sum, const int8_t* codes) {
-          sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(first, four_activations(codes + 4 * j)));
-          return _mm256_add_epi16(sum, _mm256_maddubs_epi16(second, four_activations(codes + 16 + 4 * j)));
-        };
-        for (int t = 0; t < kTokens; ++t) {
-          high[t] = products(high[t], x[t].high);
-          if constexpr (kExact) low[t] = products(low[t], x[t].low);
-        }
-      } else {
-        for (int t = 0; t < kTokens; ++t) {
-          const auto pairs = [&](const int8_t* codes) {
-            return signed_pairs(words[j], four_activations(codes + 4 * j));
-          };
-          high[t] = _mm256_add_epi32(high[t], times(pairs(x[t].high), kExact ? 255 : 1));
-          if constexpr (kExact) low[t] = _mm256_add_epi32(low[t], times(pairs(x[t].low), 1));
-        }
+  __m256i word(int j, int /*part*/) const { return words[j]; }
+  Lanes scales(int /*part*/) const { return d; }
+  Lanes minima(int /*part*/) const { return m; }
+};
+// The same of rows that lie side by side, from `row` of a group on, eight a part.
+template <class Format>
+struct LaneBlocks {
+  LaneGroup<Format> group;
+  int64_t block, row;
+
+  __m256i word(int j, int part) const { return load_256(group.codes(block, j, row + kLaneRows * part)); }
+  Lanes scales(int part) const { return _mm256_cvtph_ps(load_128(group.scales(block, row + kLaneRows * part))); }
+  Lanes minima(int part) const { return _mm256_cvtph_ps(load_128(group.minima(block, row + kLaneRows * part))); }
+};
+
+// total[t * kParts + p] += the products of part p with token t. The parts share what is loaded of a token.
+template <class Format, bool kExact, int kTokens, int kParts, class Blocks, class Token>
+inline void add_products(const Blocks& blocks, const Token* x, Lanes* total) {
+  __m256i high[kTokens * kParts], low[kTokens * kParts];
+  for (int i = 0; i < kTokens * kParts; ++i) high[i] = low[i] = _mm256_setzero_si256();
+  // Sixteen bits hold the sum of a block of 4-bit codes: 8 * 2 * 15 * 127 = 30480 < 2^15.
+  const auto add = [](__m256i sum, __m256i codes, __m256i four, short factor) {
+    if constexpr (Format::kFourBits) return _mm256_add_epi16(sum, _mm256_maddubs_epi16(codes, four));
+    return _mm256_add_epi32(sum, times(signed_pairs(codes, four), factor));
+  };
+  const auto add_all = [&](const auto& codes_of, int64_t at) {
+    for (int t = 0; t < kTokens; ++t) {
+      const __m256i four = four_activations(x[t].high + at),
+                    four_low = kExact ? four_activations(x[t].low + at) : _mm256_setzero_si256();
+      for (int p = 0; p < kParts; ++p) {
+        const __m256i codes = codes_of(p);
+        const int i = t * kParts + p;
+        high[i] = add(high[i], codes, four, kExact ? 255 : 1);
+        if constexpr (kExact) low[i] = add(low[i], codes, four_low, 1);
       }
     }
-    for (int t = 0; t < kTokens; ++t) {
-      __m256i sum = Format::kFourBits ? times(high[t], kExact ? 255 : 1) : high[t];
-      if constexpr (kExact) sum = _mm256_add_epi32(sum, Format::kFourBits ? times(low[t], 1) : low[t]);
-      if constexpr (Format::kOffset != 0) sum = _mm256_add_epi32(sum, _mm256_set1_epi32(x[t].offset));
-      const __m256 factors = _mm256_mul_ps(scales, _mm256_set1_ps(x[t].scale));
-      total[t] = _mm256_fmadd_ps(factors, _mm256_cvtepi32_ps(sum), total[t]);
-      if constexpr (Format::kHasMin) total[t] = _mm256_fmadd_ps(minima, _mm256_set1_ps(x[t].block_sum), total[t]);
+  };
+  for (int j = 0; j < (Format::kFourBits ? 4 : 8); ++j) {
+    __m256i words[kParts];
+    for (int p = 0; p < kParts; ++p) words[p] = blocks.word(j, p);
+    if constexpr (Format::kFourBits) {
+      const __m256i mask = _mm256_set1_epi8(15);
+      add_all([&](int p) { return _mm256_and_si256(words[p], mask); }, 4 * j);
+      add_all([&](int p) { return _mm256_and_si256(_mm256_srli_epi16(words[p], 4), mask); }, 16 + 4 * j);
+    } else {
+      add_all([&](int p) { return words[p]; }, 4 * j);
     }
   }
-};
+  for (int i = 0; i < kTokens * kParts; ++i) {
+    const Token& token = x[i / kParts];
+    __m256i sum = Format::kFourBits ? times(high[i], kExact ? 255 : 1) : high[i];
+    if constexpr (kExact) sum = _mm256_add_epi32(sum, Format::kFourBits ? times(low[i], 1) : low[i]);
+    if constexpr (Format::kOffset != 0) sum = _mm256_add_epi32(sum, _mm256_set1_epi32(token.offset));
+    const __m256 factors = _mm256_mul_ps(blocks.scales(i % kParts), _mm256_set1_ps(token.scale));
+    total[i] = _mm256_fmadd_ps(factors, _mm256_cvtepi32_ps(sum), total[i]);
+    if constexpr (Format::kHasMin) {
+      total[i] = _mm256_fmadd_ps(blocks.minima(i % kParts), _mm256_set1_ps(token.block_sum), total[i]);
+    }
+  }
+}
 
 // ---- matmul: sixteen rows side by side, four codes of each in a word. Adds the products with four activations.
 struct Sum {

@@ -75,7 +75,12 @@ inline void store_i8(int8_t* p, F x) {  // x whole and in [-128, 127]
 
 // ---- matvec: sixteen rows side by side, four codes of each in a lane.
 using Lanes = __m512;
-constexpr int kLaneRows = 16;
+constexpr int kLaneRows = 16, kLaneParts = 4;  // four times sixteen rows share the loads of a token
+constexpr int64_t kLaneGroup = kLaneRows * kLaneParts;
+// How far ahead a product fetches; 0: not at all. So few loads and instructions a line stay that the processor's own
+// prefetchers keep up with the memory; prefetching by instruction, line by line, gets less of it.
+template <class Format, bool kExact>
+constexpr int64_t kLanesAhead = 0;
 inline Lanes zero_lanes() { return _mm512_setzero_ps(); }
 inline Lanes load_lanes(const float* p) { return _mm512_loadu_ps(p); }
 inline void store_lanes(float* p, Lanes x) { _mm512_storeu_ps(p, x); }
@@ -119,13 +124,13 @@ inline __m128i load_four_heads(const std::byte* p, size_t stride) {
   return _mm_unpacklo_epi32(_mm_unpacklo_epi16(head(0), head(1)), _mm_unpacklo_epi16(head(2), head(3)));
 }
 
-// A block of each row.
+// A block of each of sixteen rows that lie one after the other. 8-bit codes are code + 128, for they must be unsigned.
 template <class Format>
-struct RowBlocks {
-  __m512i words[Format::kFourBits ? 4 : 8];  // 8-bit codes + 128, for they must be unsigned
-  Lanes scales, minima;
+struct FileBlocks {
+  __m512i words[Format::kFourBits ? 4 : 8];
+  Lanes d, m;
 
-  RowBlocks(const std::byte* p, size_t stride) {
+  FileBlocks(const std::byte* p, size_t stride) {
     load_row_words(p + Format::kCodes, stride, words);
     if constexpr (!Format::kFourBits) {
       load_row_words(p + Format::kCodes + 16, stride, words + 4);
@@ -136,53 +141,77 @@ struct RowBlocks {
     const auto halves = [](__m128i first, __m128i second) {
       return _mm512_cvtph_ps(_mm256_inserti128_si256(_mm256_castsi128_si256(first), second, 1));
     };
-    scales = halves(_mm_unpacklo_epi64(heads[0], heads[1]), _mm_unpacklo_epi64(heads[2], heads[3]));
-    minima = Format::kHasMin ? halves(_mm_unpackhi_epi64(heads[0], heads[1]), _mm_unpackhi_epi64(heads[2], heads[3]))
-                             : _mm512_setzero_ps();
+    d = halves(_mm_unpacklo_epi64(heads[0], heads[1]), _mm_unpacklo_epi64(heads[2], heads[3]));
+    m = Format::kHasMin ? halves(_mm_unpackhi_epi64(heads[0], heads[1]), _mm_unpackhi_epi64(heads[2], heads[3]))
+                        : _mm512_setzero_ps();
   }
-  // The same of a group that lies in lanes.
-  RowBlocks(const LaneGroup<Format>& group, int64_t block, int) {
-    for (int j = 0; j < (Format::kFourBits ? 4 : 8); ++j) {
-      words[j] = _mm512_loadu_si512(group.codes_of(block) + 64 * j);
-      if constexpr (!Format::kFourBits) words[j] = _mm512_xor_si512(words[j], _mm512_set1_epi8(-128));
-    }
-    scales = load_half(reinterpret_cast<const uint16_t*>(group.scales_of(block)));
-    minima = Format::kHasMin ? load_half(reinterpret_cast<const uint16_t*>(group.minima_of(block))) : zero();
+  __m512i word(int j, int /*part*/) const { return words[j]; }
+  Lanes scales(int /*part*/) const { return d; }
+  Lanes minima(int /*part*/) const { return m; }
+};
+// The same of rows that lie side by side, from `row` of a group on, sixteen a part.
+template <class Format>
+struct LaneBlocks {
+  LaneGroup<Format> group;
+  int64_t block, row;
+
+  __m512i word(int j, int part) const {
+    const __m512i word = _mm512_loadu_si512(group.codes(block, j, row + kLaneRows * part));
+    return Format::kFourBits ? word : _mm512_xor_si512(word, _mm512_set1_epi8(-128));
   }
-  // total[t] += the products with token t.
-  template <bool kExact, int kTokens, class Block>
-  void add_products(const Block* x, Lanes* total) const {
-    __m512i high[kTokens], low[kTokens];
+  Lanes scales(int part) const { return halves(group.scales(block, row + kLaneRows * part)); }
+  Lanes minima(int part) const { return halves(group.minima(block, row + kLaneRows * part)); }
+  static Lanes halves(const std::byte* p) { return load_half(reinterpret_cast<const uint16_t*>(p)); }
+};
+
+// total[t * kParts + p] += the products of part p with token t. The parts share what is loaded of a token.
+template <class Format, bool kExact, int kTokens, int kParts, class Blocks, class Token>
+inline void add_products(const Blocks& blocks, const Token* x, Lanes* total) {
+  __m512i high[kTokens * kParts], low[kTokens * kParts];
+  for (int i = 0; i < kTokens * kParts; ++i) {
+    const int32_t offset = x[i / kParts].offset;
+    low[i] = Format::kFourBits && Format::kOffset == 0 ? _mm512_setzero_si512()
+                                                       : _mm512_set1_epi32(Format::kFourBits ? offset : 16 * offset);
+    high[i] = kExact ? _mm512_setzero_si512() : low[i];
+  }
+  const auto add = [&](const __m512i* codes, int64_t at) {
     for (int t = 0; t < kTokens; ++t) {
-      const __m512i start = !Format::kFourBits     ? _mm512_set1_epi32(16 * x[t].offset)
-                            : Format::kOffset != 0 ? _mm512_set1_epi32(x[t].offset)
-                                                   : _mm512_setzero_si512();
-      high[t] = kExact ? _mm512_setzero_si512() : start;
-      low[t] = start;
-    }
-    for (int j = 0; j < (Format::kFourBits ? 4 : 8); ++j) {
-      const auto add = [&](__m512i codes, int64_t at) {
-        for (int t = 0; t < kTokens; ++t) {
-          high[t] = _mm512_dpbusd_epi32(high[t], codes, four_activations(x[t].high + at));
-          if constexpr (kExact) low[t] = _mm512_dpbusd_epi32(low[t], codes, four_activations(x[t].low + at));
+      const __m512i four = four_activations(x[t].high + at);
+      for (int i = t * kParts; i < (t + 1) * kParts; ++i) {
+        high[i] = _mm512_dpbusd_epi32(high[i], codes[i - t * kParts], four);
+      }
+      if constexpr (kExact) {
+        const __m512i four_low = four_activations(x[t].low + at);
+        for (int i = t * kParts; i < (t + 1) * kParts; ++i) {
+          low[i] = _mm512_dpbusd_epi32(low[i], codes[i - t * kParts], four_low);
         }
-      };
-      if constexpr (Format::kFourBits) {
-        const __m512i mask = _mm512_set1_epi8(15);
-        add(_mm512_and_si512(words[j], mask), 4 * j);
-        add(_mm512_and_si512(_mm512_srli_epi16(words[j], 4), mask), 16 + 4 * j);
-      } else {
-        add(words[j], 4 * j);
       }
     }
-    for (int t = 0; t < kTokens; ++t) {
-      const __m512i sum = kExact ? both_parts(high[t], low[t]) : high[t];
-      const __m512 factors = _mm512_mul_ps(scales, _mm512_set1_ps(x[t].scale));
-      total[t] = _mm512_fmadd_ps(factors, _mm512_cvtepi32_ps(sum), total[t]);
-      if constexpr (Format::kHasMin) total[t] = _mm512_fmadd_ps(minima, _mm512_set1_ps(x[t].block_sum), total[t]);
+  };
+  for (int j = 0; j < (Format::kFourBits ? 4 : 8); ++j) {
+    __m512i words[kParts];
+    for (int p = 0; p < kParts; ++p) words[p] = blocks.word(j, p);
+    if constexpr (Format::kFourBits) {
+      const __m512i mask = _mm512_set1_epi8(15);
+      __m512i codes[kParts];
+      for (int p = 0; p < kParts; ++p) codes[p] = _mm512_and_si512(words[p], mask);
+      add(codes, 4 * j);
+      for (int p = 0; p < kParts; ++p) codes[p] = _mm512_and_si512(_mm512_srli_epi16(words[p], 4), mask);
+      add(codes, 16 + 4 * j);
+    } else {
+      add(words, 4 * j);
     }
   }
-};
+  for (int i = 0; i < kTokens * kParts; ++i) {
+    const Token& token = x[i / kParts];
+    const __m512i sum = kExact ? both_parts(high[i], low[i]) : high[i];
+    const __m512 factors = _mm512_mul_ps(blocks.scales(i % kParts), _mm512_set1_ps(token.scale));
+    total[i] = _mm512_fmadd_ps(factors, _mm512_cvtepi32_ps(sum), total[i]);
+    if constexpr (Format::kHasMin) {
+      total[i] = _mm512_fmadd_ps(blocks.minima(i % kParts), _mm512_set1_ps(token.block_sum), total[i]);
+    }
+  }
+}
 
 // ---- matmul: sixteen rows side by side, four codes of each in a word. Adds the products with four activations.
 using Sum = __m512i;

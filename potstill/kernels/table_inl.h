@@ -23,7 +23,7 @@ namespace {
 
 constexpr KernelTable make_table(const char* name) {
   return {.name = name,
-          .reads_lanes = kReadsLanes,
+          .lane_group = kLaneGroup,
           .matvec = matvec,
           .matmul = matmul,
           .dequantize_row = dequantize_row,

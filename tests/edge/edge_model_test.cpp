@@ -121,9 +121,10 @@ TEST_P(FamilyTest, RepackingChangesNoBit) {
   const std::vector<TokenId> tokens{5, 77, 200, 31, 8, 90, 250, 13};
   EXPECT_NE(mapped.weights().embedding.data, copied.weights().embedding.data);
   const auto& weight = mapped.weights().layers[0].q_proj.weight;
-  const bool to_lanes = kernels::kernels().reads_lanes && kernels::fits_lanes(weight);
-  EXPECT_EQ(copied.weights().layers[0].q_proj.weight.order == kernels::RowOrder::kLanes, to_lanes);
-  EXPECT_TRUE(weight.dtype != DType::kQ4_0 || kernels::fits_lanes(weight));  // some family has what is turned
+  const int64_t group = kernels::lane_group_of(weight, kernels::kernels().lane_group);
+  EXPECT_EQ(copied.weights().layers[0].q_proj.weight.lane_group, group);
+  // some family has what is turned
+  EXPECT_TRUE(weight.dtype != DType::kQ4_0 || kernels::lane_group_of(weight, kernels::kSmallestLaneGroup) != 0);
   EXPECT_EQ(all_logits(mapped, tokens, true), all_logits(copied, tokens, true));
   EXPECT_EQ(all_logits(mapped, tokens, false), all_logits(copied, tokens, false));
 }

@@ -118,44 +118,63 @@ TEST_P(KernelTest, MatvecDoesNotDependOnHowTokensAndRowsAreCut) {
   }
 }
 
-// Every function that reads weights gives the same bits whichever order they lie in.
+// Every function that reads weights gives the same bits whichever order they lie in. Groups are of every size that the
+// instruction set takes; a thread's rows end in the middle of one.
 TEST_P(KernelTest, RowsSideBySideChangeNoBit) {
-  if (!table().reads_lanes) GTEST_SKIP() << table().name << " reads the file's order alone";
-  constexpr int64_t kRows = 80, kTokens = 7;
+  if (table().lane_group == 0) GTEST_SKIP() << table().name << " reads the file's order alone";
+  constexpr int64_t kTokens = 7;
   const Scratch scratch;
-  for (const DType dtype : {DType::kQ4_0, DType::kQ4_1, DType::kQ8_0}) {
-    for (const int64_t cols : widths(dtype)) {
-      const auto weight = random_weight(dtype, kRows, cols, /*seed=*/1, /*misalign=*/2);
-      ASSERT_TRUE(fits_lanes(weight.view));
-      std::vector<std::byte> bytes(static_cast<size_t>(kRows) * weight.view.row_bytes);
-      put_into_lanes(weight.view, 0, 2, bytes.data());
-      put_into_lanes(weight.view, 2, kRows / kLaneGroup, bytes.data() + 2 * kLaneGroup * weight.view.row_bytes);
-      MatrixView lanes = weight.view;
-      lanes.data = bytes.data();
-      lanes.order = RowOrder::kLanes;
-      std::vector<float> row(static_cast<size_t>(cols)), lane_row(row);
-      for (int64_t r = 0; r < kRows; ++r) {
-        table().dequantize_row(weight.view, r, row.data());
-        table().dequantize_row(lanes, r, lane_row.data());
-        ASSERT_EQ(row, lane_row) << dtype_name(dtype) << " row " << r;
-      }
-      for (const bool fast : {false, true}) {
-        const OwnedActivations x(table(), kTokens, cols, fast, /*seed=*/2);
-        std::vector<float> y(kRows * kTokens, 1.0f), lane_y(y);
-        const auto same = [&](const char* product) {
-          EXPECT_EQ(y, lane_y) << product << " " << dtype_name(dtype) << " [80, " << cols << "]"
-                               << (fast ? " fast" : "");
-        };
-        table().matvec(weight.view, 0, kRows, x.view, 0, kTokens, true, y.data(), kRows);
-        table().matvec(lanes, 0, 32, x.view, 0, kTokens, true, lane_y.data(), kRows);
-        table().matvec(lanes, 32, kRows, x.view, 0, kTokens, true, lane_y.data() + 32, kRows);
-        same("matvec");
-        table().matmul(weight.view, 0, kRows, x.view, 0, kTokens, false, y.data(), kRows, scratch.data());
-        table().matmul(lanes, 0, kRows, x.view, 0, kTokens, false, lane_y.data(), kRows, scratch.data());
-        same("matmul");
+  for (const auto& [rows, group] : {std::pair<int64_t, int64_t>{80, 16}, {96, 32}, {192, 64}}) {
+    for (const DType dtype : {DType::kQ4_0, DType::kQ4_1, DType::kQ8_0}) {
+      for (const int64_t cols : widths(dtype)) {
+        const auto weight = random_weight(dtype, rows, cols, /*seed=*/1, /*misalign=*/2);
+        if (group > table().lane_group) continue;
+        ASSERT_EQ(lane_group_of(weight.view, table().lane_group), group);
+        std::vector<std::byte> bytes(static_cast<size_t>(rows) * weight.view.row_bytes);
+        put_into_lanes(weight.view, group, 0, 2, bytes.data());
+        put_into_lanes(weight.view, group, 2, rows / group,
+                       bytes.data() + 2 * static_cast<size_t>(group) * weight.view.row_bytes);
+        MatrixView lanes = weight.view;
+        lanes.data = bytes.data();
+        lanes.lane_group = group;
+        EXPECT_EQ(lane_group_of(lanes, table().lane_group), 0);  // it is in lanes already
+        std::vector<float> row(static_cast<size_t>(cols)), lane_row(row);
+        for (int64_t r = 0; r < rows; ++r) {
+          table().dequantize_row(weight.view, r, row.data());
+          table().dequantize_row(lanes, r, lane_row.data());
+          ASSERT_EQ(row, lane_row) << dtype_name(dtype) << " row " << r;
+        }
+        for (const bool fast : {false, true}) {
+          for (const int64_t tokens : {int64_t{1}, int64_t{2}, kTokens}) {
+            const OwnedActivations x(table(), tokens, cols, fast, /*seed=*/2);
+            std::vector<float> y(static_cast<size_t>(rows * tokens), 1.0f), lane_y(y);
+            const auto same = [&](const char* product) {
+              EXPECT_EQ(y, lane_y) << product << " " << dtype_name(dtype) << " [" << rows << ", " << cols << "], "
+                                   << tokens << " tokens, groups of " << group << (fast ? ", fast" : "");
+            };
+            table().matvec(weight.view, 0, rows, x.view, 0, tokens, true, y.data(), rows);
+            table().matvec(lanes, 0, 32, x.view, 0, tokens, true, lane_y.data(), rows);
+            table().matvec(lanes, 32, rows, x.view, 0, tokens, true, lane_y.data() + 32, rows);
+            same("matvec");
+            table().matmul(weight.view, 0, rows, x.view, 0, tokens, false, y.data(), rows, scratch.data());
+            table().matmul(lanes, 0, rows, x.view, 0, tokens, false, lane_y.data(), rows, scratch.data());
+            same("matmul");
+          }
+        }
       }
     }
   }
+}
+
+TEST(LaneOrder, GroupsAreTheLargestThatLeaveNoRow) {
+  const auto group = [](DType dtype, int64_t rows) {
+    return lane_group_of(random_weight(dtype, rows, 32, /*seed=*/1).view, /*most=*/64);
+  };
+  EXPECT_EQ(group(DType::kQ4_0, 128), 64);
+  EXPECT_EQ(group(DType::kQ8_0, 96), 32);
+  EXPECT_EQ(group(DType::kQ4_1, 16), 16);
+  EXPECT_EQ(group(DType::kQ4_0, 72), 0);
+  EXPECT_EQ(group(DType::kF16, 64), 0);
 }
 
 // The distance to the product with the floats themselves: what exact mode promises.

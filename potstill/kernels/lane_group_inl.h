@@ -11,6 +11,16 @@
 namespace potstill::kernels {
 namespace {
 
+// body.operator()<i>() for i in [kBegin, kEnd): what a loop indexes stays in registers, for the index is a constant from
+// the start.
+template <int kBegin, int kEnd, class Body>
+inline __attribute__((always_inline)) void unroll(const Body& body) {
+  if constexpr (kBegin < kEnd) {
+    body.template operator()<kBegin>();
+    unroll<kBegin + 1, kEnd>(body);
+  }
+}
+
 // A group, as lane_order.h has it.
 template <class Format>
 struct LaneGroup {

@@ -186,15 +186,15 @@ struct LaneBlocks {
 
 // total[t * kParts + p] += the products of part p with token t. The parts share what is loaded of a token.
 template <class Format, bool kExact, int kTokens, int kParts, class Blocks, class Token>
-inline void add_products(const Blocks& blocks, const Token* x, Lanes* total) {
+inline __attribute__((always_inline)) void add_products(const Blocks& blocks, const Token* x, Lanes* total) {
   __m256i high[kTokens * kParts], low[kTokens * kParts];
   for (int i = 0; i < kTokens * kParts; ++i) high[i] = low[i] = _mm256_setzero_si256();
   // Sixteen bits hold the sum of a block of 4-bit codes: 8 * 2 * 15 * 127 = 30480 < 2^15.
-  const auto add = [](__m256i sum, __m256i codes, __m256i four, short factor) {
+  const auto add = [](__m256i sum, __m256i codes, __m256i four, short factor) __attribute__((always_inline)) {
     if constexpr (Format::kFourBits) return _mm256_add_epi16(sum, _mm256_maddubs_epi16(codes, four));
     return _mm256_add_epi32(sum, times(signed_pairs(codes, four), factor));
   };
-  const auto add_all = [&](const auto& codes_of, int64_t at) {
+  const auto add_all = [&](const auto& codes_of, int64_t at) __attribute__((always_inline)) {
     for (int t = 0; t < kTokens; ++t) {
       const __m256i four = four_activations(x[t].high + at),
                     four_low = kExact ? four_activations(x[t].low + at) : _mm256_setzero_si256();
@@ -206,17 +206,21 @@ inline void add_products(const Blocks& blocks, const Token* x, Lanes* total) {
       }
     }
   };
-  for (int j = 0; j < (Format::kFourBits ? 4 : 8); ++j) {
+  unroll<0, Format::kFourBits ? 4 : 8>([&]<int j>() __attribute__((always_inline)) {
     __m256i words[kParts];
     for (int p = 0; p < kParts; ++p) words[p] = blocks.word(j, p);
     if constexpr (Format::kFourBits) {
       const __m256i mask = _mm256_set1_epi8(15);
-      add_all([&](int p) { return _mm256_and_si256(words[p], mask); }, 4 * j);
-      add_all([&](int p) { return _mm256_and_si256(_mm256_srli_epi16(words[p], 4), mask); }, 16 + 4 * j);
+      add_all(
+          [&](int p) __attribute__((always_inline)) { return _mm256_and_si256(words[p], mask); }, 4 * j);
+      add_all(
+          [&](int p) __attribute__((always_inline)) { return _mm256_and_si256(_mm256_srli_epi16(words[p], 4), mask); },
+          16 + 4 * j);
     } else {
-      add_all([&](int p) { return words[p]; }, 4 * j);
+      add_all(
+          [&](int p) __attribute__((always_inline)) { return words[p]; }, 4 * j);
     }
-  }
+  });
   for (int i = 0; i < kTokens * kParts; ++i) {
     const Token& token = x[i / kParts];
     __m256i sum = Format::kFourBits ? times(high[i], kExact ? 255 : 1) : high[i];

@@ -166,7 +166,7 @@ struct LaneBlocks {
 
 // total[t * kParts + p] += the products of part p with token t. The parts share what is loaded of a token.
 template <class Format, bool kExact, int kTokens, int kParts, class Blocks, class Token>
-inline void add_products(const Blocks& blocks, const Token* x, Lanes* total) {
+inline __attribute__((always_inline)) void add_products(const Blocks& blocks, const Token* x, Lanes* total) {
   __m512i high[kTokens * kParts], low[kTokens * kParts];
   for (int i = 0; i < kTokens * kParts; ++i) {
     const int32_t offset = x[i / kParts].offset;
@@ -174,7 +174,7 @@ inline void add_products(const Blocks& blocks, const Token* x, Lanes* total) {
                                                        : _mm512_set1_epi32(Format::kFourBits ? offset : 16 * offset);
     high[i] = kExact ? _mm512_setzero_si512() : low[i];
   }
-  const auto add = [&](const __m512i* codes, int64_t at) {
+  const auto add = [&](const __m512i* codes, int64_t at) __attribute__((always_inline)) {
     for (int t = 0; t < kTokens; ++t) {
       const __m512i four = four_activations(x[t].high + at);
       for (int i = t * kParts; i < (t + 1) * kParts; ++i) {
@@ -188,7 +188,7 @@ inline void add_products(const Blocks& blocks, const Token* x, Lanes* total) {
       }
     }
   };
-  for (int j = 0; j < (Format::kFourBits ? 4 : 8); ++j) {
+  unroll<0, Format::kFourBits ? 4 : 8>([&]<int j>() __attribute__((always_inline)) {
     __m512i words[kParts];
     for (int p = 0; p < kParts; ++p) words[p] = blocks.word(j, p);
     if constexpr (Format::kFourBits) {
@@ -201,7 +201,7 @@ inline void add_products(const Blocks& blocks, const Token* x, Lanes* total) {
     } else {
       add(words, 4 * j);
     }
-  }
+  });
   for (int i = 0; i < kTokens * kParts; ++i) {
     const Token& token = x[i / kParts];
     const __m512i sum = kExact ? both_parts(high[i], low[i]) : high[i];

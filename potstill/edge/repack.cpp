@@ -36,12 +36,16 @@ std::vector<kernels::MatrixView*> matrices_of(EdgeWeights& weights) {
 
 size_t bytes_of(const kernels::MatrixView& matrix) { return static_cast<size_t>(matrix.rows) * matrix.row_bytes; }
 
+// Bytes from p to the next multiple of `alignment`.
+size_t padding_to(const std::byte* p, size_t alignment) {
+  return (alignment - reinterpret_cast<uintptr_t>(p) % alignment) % alignment;
+}
+
 // Lets go of the whole pages inside: those of a read-only mapping come back from the file if anybody asks.
 void release(const std::byte* data, size_t bytes) {
-  const auto page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
-  const uintptr_t begin = round_up(reinterpret_cast<uintptr_t>(data), page),
-                  end = (reinterpret_cast<uintptr_t>(data) + bytes) / page * page;
-  if (begin < end) ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+  const auto page = static_cast<size_t>(::sysconf(_SC_PAGESIZE));
+  const size_t before = padding_to(data, page), whole = bytes > before ? (bytes - before) / page * page : 0;
+  if (whole > 0) ::madvise(const_cast<std::byte*>(data) + before, whole, MADV_DONTNEED);
 }
 
 }  // namespace
@@ -93,7 +97,7 @@ void repack(EdgeWeights& weights, ThreadPool& pool) {
   }
   ::madvise(memory, total, MADV_HUGEPAGE);
   weights.arena = {static_cast<std::byte*>(memory), WeightArena{total}};
-  auto* out = reinterpret_cast<std::byte*>(round_up(reinterpret_cast<uintptr_t>(memory), uintptr_t{kHugePage}));
+  std::byte* out = weights.arena.get() + padding_to(weights.arena.get(), kHugePage);
   for (auto* matrix : matrices) {
     const std::byte* before = matrix->data;
     move_matrix(*matrix, out, pool);

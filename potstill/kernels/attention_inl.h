@@ -168,14 +168,15 @@ void attend_block(const AttentionTask& task, int64_t query, int64_t begin, const
   if (count == 0) return;
   const float* const* queries = task.queries + query;
   const int64_t groups = (count + 15) / 16;
-  int64_t group = 0;
-  const auto score = [&]<int kGroups>() {
+  const auto score = [&]<int kGroups>(int64_t group) {
     auto keys = keys_of.template operator()<kGroups>(group);
     score_groups<kQueries, kGroups>(keys.groups, queries, task.layout.head_dim, task.scale, weights + group * 16);
-    group += kGroups;
   };
-  while (group + kAttentionGroups <= groups) score.template operator()<kAttentionGroups>();
-  while (group < groups) score.template operator()<1>();
+  int64_t group = 0;
+  for (; group + kAttentionGroups <= groups; group += kAttentionGroups) {
+    score.template operator()<kAttentionGroups>(group);
+  }
+  for (; group < groups; ++group) score.template operator()<1>(group);
   float factors[kQueries];
   for (int i = 0; i < kQueries; ++i) {
     factors[i] =

@@ -11,8 +11,8 @@
 namespace potstill::kernels {
 namespace {
 
-// body.operator()<i>() for i in [kBegin, kEnd): what a loop indexes stays in registers, for the index is a constant from
-// the start.
+// body.operator()<i>() for i in [kBegin, kEnd): what a loop indexes stays in registers, for the index is a constant
+// from the start.
 template <int kBegin, int kEnd, class Body>
 inline __attribute__((always_inline)) void unroll(const Body& body) {
   if constexpr (kBegin < kEnd) {

@@ -120,15 +120,14 @@ void matvec_codes(const MatrixView& weight, int64_t row_begin, int64_t row_end, 
   int64_t row = row_begin;
   // visit.operator()<kTokens>(first token, output) for all the tokens
   const auto for_tokens = [&](const auto& visit) {
-    int64_t token = token_begin;
-    const auto next = [&]<int kTokens>() {
+    const auto some = [&]<int kTokens>(int64_t token) {
       visit.template operator()<kTokens>(
           token, LaneOutput{y + (token - token_begin) * y_stride + row - row_begin, y_stride, add});
-      token += kTokens;
     };
-    while (token + kMatvecTokens <= token_end) next.template operator()<kMatvecTokens>();
-    while (token + 2 <= token_end) next.template operator()<2>();
-    if (token < token_end) next.template operator()<1>();
+    int64_t token = token_begin;
+    for (; token + kMatvecTokens <= token_end; token += kMatvecTokens) some.template operator()<kMatvecTokens>(token);
+    for (; token + 2 <= token_end; token += 2) some.template operator()<2>(token);
+    if (token < token_end) some.template operator()<1>(token);
   };
   const auto lane_rows = [&]<int kParts>() {
     for_tokens([&]<int kTokens>(int64_t token, const LaneOutput& out) {
@@ -150,7 +149,7 @@ void matvec_codes(const MatrixView& weight, int64_t row_begin, int64_t row_end, 
                   left = row_end - row < group_left ? row_end - row : group_left;
     if (token_end - token_begin == 1 && left >= kLaneParts * kLaneRows) {
       lane_rows.template operator()<kLaneParts>();
-    } else if (left >= kLaneParts / 2 * kLaneRows) {
+    } else if (left >= kLaneParts / 2 * kLaneRows) {  // NOLINT(bugprone-branch-clone): AVX2's half is one
       lane_rows.template operator()<kLaneParts / 2>();
     } else {
       lane_rows.template operator()<1>();

@@ -281,13 +281,16 @@ void Forward::quantize_rows(ActivationBuffer& activations) {
   });
 }
 
-// Units a piece: a few pieces a thread, so that one which is late (another program on its CPU, or less of the memory's
-// bandwidth) leaves its share to the others, and no more, for each costs a line that goes from cache to cache.
+// Units a piece: several pieces a thread, so that one which is late (another program on its CPU, or less of the
+// memory's bandwidth) leaves its share to the others; no more, for each costs a line that goes from cache to cache. A
+// small product is one piece a thread where pieces would cut groups of rows that lie side by side: a cut is two slower
+// passes.
 int64_t Forward::pieces_grain(int64_t num_units, uint64_t weight_bytes) const {
   constexpr uint64_t kPieceBytes = 256 << 10;  // 15 µs of decoding
   const auto num_threads = static_cast<uint64_t>(pool_.size());
+  const uint64_t least = kernels_.lane_group > kernels::kTileRows ? 1 : 2;
   const uint64_t pieces_a_thread =
-      num_decoding_ == num_rows_ ? std::clamp<uint64_t>(weight_bytes / num_threads / kPieceBytes, 2, 8) : 8;
+      num_decoding_ == num_rows_ ? std::clamp<uint64_t>(weight_bytes / num_threads / kPieceBytes, least, 8) : 8;
   return ceil_div(num_units, static_cast<int64_t>(num_threads * pieces_a_thread));
 }
 

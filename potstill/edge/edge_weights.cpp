@@ -97,16 +97,14 @@ LayerWeights bind_layer(Binder& binder, const ModelConfig& config, int64_t layer
   return weights;
 }
 
-uint64_t bytes_of(const MatrixView& weight) { return static_cast<uint64_t>(weight.rows) * weight.row_bytes; }
-
 }  // namespace
 
 uint64_t EdgeWeights::bytes_per_token() const {
-  uint64_t bytes = bytes_of(head) + (head.data == embedding.data ? 0 : embedding.row_bytes);
+  uint64_t bytes = head.bytes() + (head.data == embedding.data ? 0 : embedding.row_bytes);
   for (const LayerWeights& layer : layers) {
     for (const Linear* linear : {&layer.q_proj, &layer.k_proj, &layer.v_proj, &layer.o_proj, &layer.gate_proj,
                                  &layer.up_proj, &layer.down_proj}) {
-      bytes += bytes_of(linear->weight);
+      bytes += linear->weight.bytes();
     }
   }
   return bytes;

@@ -17,10 +17,8 @@ namespace {
 
 constexpr int64_t kLogitsChunk = 16;  // positions whose logits are held at once, when all are asked for
 
-uint64_t bytes_of(const kernels::MatrixView& weight) { return static_cast<uint64_t>(weight.rows) * weight.row_bytes; }
-
 // What is read after a product: a waiting thread fetches its beginning.
-Ahead ahead_of(const kernels::MatrixView& weight) { return {weight.data, bytes_of(weight)}; }
+Ahead ahead_of(const kernels::MatrixView& weight) { return {weight.data, weight.bytes()}; }
 
 }  // namespace
 
@@ -165,7 +163,7 @@ void Forward::mlp(const LayerWeights& layer, Ahead ahead) {
   const Product gate{&layer.gate_proj, gate_.data()}, up{&layer.up_proj, up_.data()};
   const int64_t num_units = ceil_div(F, kUnit);
   pool_.parallel_for(
-      num_units, pieces_grain(num_units, bytes_of(layer.gate_proj.weight) + bytes_of(layer.up_proj.weight)),
+      num_units, pieces_grain(num_units, layer.gate_proj.weight.bytes() + layer.up_proj.weight.bytes()),
       [&](int64_t begin, int64_t end, int thread) {
         const int64_t first = begin * kUnit, last = std::min(end * kUnit, F);
         multiply_rows(inputs_, gate, first, last, /*add=*/false, thread);
@@ -300,7 +298,7 @@ void Forward::multiply(const ActivationBuffer& activations, std::span<const Prod
   uint64_t weight_bytes = 0;
   for (const Product& product : products) {
     num_units += ceil_div(product.linear->weight.rows, kernels::kTileRows);
-    weight_bytes += bytes_of(product.linear->weight);
+    weight_bytes += product.linear->weight.bytes();
   }
   pool_.parallel_for(
       num_units, pieces_grain(num_units, weight_bytes),

@@ -34,8 +34,6 @@ std::vector<kernels::MatrixView*> matrices_of(EdgeWeights& weights) {
   return matrices;
 }
 
-size_t bytes_of(const kernels::MatrixView& matrix) { return static_cast<size_t>(matrix.rows) * matrix.row_bytes; }
-
 // Bytes from p to the next multiple of `alignment`.
 size_t padding_to(const std::byte* p, size_t alignment) {
   return (alignment - reinterpret_cast<uintptr_t>(p) % alignment) % alignment;
@@ -89,7 +87,7 @@ void repack(EdgeWeights& weights, ThreadPool& pool) {
   const bool tied = weights.head.data == weights.embedding.data;
   const auto matrices = matrices_of(weights);
   size_t total = kHugePage;
-  for (const auto* matrix : matrices) total += round_up<size_t>(bytes_of(*matrix), 64);
+  for (const auto* matrix : matrices) total += round_up<size_t>(matrix->bytes(), 64);
   void* memory = ::mmap(nullptr, total, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED) {
     throw Error(ErrorKind::kMemory, "--repack", "cannot have " + format_bytes(total) + " for the weights",
@@ -102,7 +100,7 @@ void repack(EdgeWeights& weights, ThreadPool& pool) {
     const std::byte* before = matrix->data;
     move_matrix(*matrix, out, pool);
     std::erase_if(weights.copies, [before](const auto& copy) { return copy.get() == before; });
-    out += round_up<size_t>(bytes_of(*matrix), 64);
+    out += round_up<size_t>(matrix->bytes(), 64);
   }
   if (tied) weights.head = weights.embedding;
 }

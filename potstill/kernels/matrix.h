@@ -18,6 +18,7 @@ struct MatrixView {
   size_t row_bytes = 0;
   int64_t lane_group = 0;  // rows that lie side by side (lane_order.h); 0: none do, they are as in the file
 
+  size_t bytes() const { return static_cast<size_t>(rows) * row_bytes; }
   // Where rows lie side by side: of a group's first row alone, and the group.
   const std::byte* row(int64_t r) const { return data + static_cast<size_t>(r) * row_bytes; }
 };
